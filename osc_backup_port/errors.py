@@ -1,0 +1,76 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Every error that a user may see.
+
+An error names the object, says what was found and what was expected, and
+ends with what to do next.  The command line turns any of these into one
+clear message and an exit code that is not 0; nothing else may escape.
+"""
+
+from collections.abc import Sequence
+
+
+class PortError(Exception):
+    """The root of all errors of this package.
+
+    :param problem: the object, what was found and what was expected
+    :param hint: what to do next, best a command to type
+    """
+
+    def __init__(self, problem: str, hint: str | None = None) -> None:
+        self.problem = problem
+        self.hint = hint
+        super().__init__(problem if hint is None else f'{problem}\n{hint}')
+
+
+class InvalidInput(PortError):
+    """An option, a file or a stream is not what it has to be."""
+
+
+class InvalidRecord(InvalidInput):
+    """A backup record that Cinder should not, or would not, take."""
+
+
+class TruncatedStream(InvalidInput):
+    """A stream ended before it was complete."""
+
+
+class NotFound(PortError):
+    """Something that was named is not there."""
+
+
+class Conflict(PortError):
+    """What is there already stands in the way."""
+
+
+class CephError(PortError):
+    """The Ceph cluster refused, was lost, or is not what was expected."""
+
+
+class CinderError(PortError):
+    """The Block Storage service refused, was lost, or failed."""
+
+
+class Interrupted(PortError):
+    """A signal asked us to stop."""
+
+
+class SomeFailed(PortError):
+    """Some objects of a request failed, and the others were done.
+
+    :param failures: one message for each object that failed
+    """
+
+    def __init__(self, summary: str, failures: Sequence[str]) -> None:
+        self.failures = list(failures)
+        super().__init__('\n'.join([summary, *self.failures]))

@@ -1,0 +1,96 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What every command of ours shares: one place where errors become messages."""
+
+import argparse
+import collections.abc
+import contextlib
+import errno
+import os
+import signal
+import sys
+import types
+import typing
+
+from osc_lib import exceptions as osc_exceptions
+
+from osc_backup_port import errors
+
+
+class CommandMixin:
+    """Goes before one of osc-lib's command classes.
+
+    Every error becomes a ``CommandError`` here and nowhere else.  A command
+    that did a part of its work prints its columns and then tells, through
+    :meth:`fail_after_output`, what it could not do: the exit code is 1.
+    """
+
+    _failure: errors.PortError | None = None
+
+    def fail_after_output(self, failure: errors.PortError) -> None:
+        """Print the columns first, then *failure*, and make the exit code 1."""
+        self._failure = failure
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        try:
+            with _signals_as_errors():
+                code: int = super().run(parsed_args)  # type: ignore[misc]
+            if self._failure is not None:
+                raise self._failure
+            return code
+        except errors.PortError as error:
+            raise osc_exceptions.CommandError(str(error)) from error
+        except OSError as error:
+            raise osc_exceptions.CommandError(_describe_os_error(error)) from error
+
+
+def _describe_os_error(error: OSError) -> str:
+    if error.errno == errno.EPIPE:
+        # Nothing more can be written there; the interpreter would try once
+        # more, and complain, when it flushes at exit.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 'stdout: the program that reads our output has gone away.'
+    place = f'{error.filename}: ' if error.filename else ''
+    return f'{place}{error.strerror or error}'
+
+
+@contextlib.contextmanager
+def _signals_as_errors() -> collections.abc.Iterator[None]:
+    """Turn the first SIGINT or SIGTERM into ``Interrupted``.
+
+    What is half done is undone while the exception travels.  A second
+    signal is only answered, so that it does not cut that short; the third
+    does what it always did.
+    """
+    seen = 0
+
+    def handle(number: int, frame: types.FrameType | None) -> None:
+        nonlocal seen
+        seen += 1
+        name = signal.Signals(number).name
+        if seen == 1:
+            raise errors.Interrupted(
+                f'Stopped by {name}.', 'Run the same command again to start over.'
+            )
+        os.write(2, f'{name}: cleaning up; once more to leave at once.\n'.encode())
+        signal.signal(number, signal.SIG_DFL)
+
+    old: dict[signal.Signals, typing.Any] = {
+        number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
