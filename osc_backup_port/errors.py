@@ -61,6 +61,10 @@ class CinderError(PortError):
     """The Block Storage service refused, was lost, or failed."""
 
 
+class NotPermitted(CinderError):
+    """The caller's role does not allow it, here or for any other object."""
+
+
 class Interrupted(PortError):
     """A signal asked us to stop."""
 

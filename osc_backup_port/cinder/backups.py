@@ -1,0 +1,213 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Backups and their records, through the Block Storage API."""
+
+import collections.abc
+import time
+import typing
+
+from osc_backup_port import errors, record_rules
+from osc_backup_port import record as record_module
+from osc_backup_port.cinder import client as cinder_client
+from osc_backup_port.cinder import faults, resources
+
+_PROJECT_ID = 'os-backup-project-attr:project_id'
+# An admin finds an id in any project, so look for it in all of them.
+_LIST = 'openstack volume backup list --all-projects'
+
+#: Seconds between two looks at a backup that is being imported or deleted.
+POLL_INTERVAL = 0.5
+
+
+class BackupService:
+    """The backups of one cloud.
+
+    Every method raises ``errors.CinderError`` when the service refuses, fails
+    or does not answer, and ``errors.NotPermitted``, which is one, when the
+    caller's role does not allow it.  It may be used by several threads at once.
+    """
+
+    def __init__(self, client: typing.Any) -> None:
+        """:param client: what ``cinder.client.connect`` returns"""
+        self._client = client
+
+    @classmethod
+    def from_client_manager(cls, client_manager: typing.Any) -> 'BackupService':
+        return cls(cinder_client.connect(client_manager))
+
+    def get(self, backup_id: str) -> resources.Backup:
+        """Return the backup of that id, for an admin of any project.
+
+        :raises errors.NotFound: no such backup, or not one of the caller's
+        """
+        with faults.as_errors(f'show backup {backup_id}', 'backup:get', _LIST):
+            return _backup(self._client.backups.get(backup_id))
+
+    def find(self, name_or_id: str, all_projects: bool = False) -> resources.Backup:
+        """Return the one backup of that id or name.
+
+        An id is found in any project by an admin; a name only in the caller's
+        own unless *all_projects*.
+
+        :raises errors.NotFound: there is none
+        :raises errors.InvalidInput: several have that name
+        """
+        if record_rules.is_uuid(name_or_id):
+            try:
+                return self.get(name_or_id)
+            except errors.NotFound:
+                pass  # a name may look like an id
+        with faults.as_errors(f'look for backup {name_or_id}', 'backup:get_all'):
+            found = self._list({'name': name_or_id}, all_projects)
+        # A filter may match more than the whole name (since 3.34, `name~`).
+        found = [backup for backup in found if backup.name == name_or_id]
+        if not found:
+            raise errors.NotFound(
+                f'There is no backup with the name or id {name_or_id!r}.',
+                'See what is there: openstack volume backup list'
+                + (' --all-projects' if all_projects else ''),
+            )
+        if len(found) > 1:
+            lines = [f'\n  {b.id}  created {b.created_at}, {b.status}' for b in found]
+            raise errors.InvalidInput(
+                f'{len(found)} backups have the name {name_or_id!r}:{"".join(lines)}',
+                'Give one of these ids instead of the name.',
+            )
+        return found[0]
+
+    def list(
+        self, volume_id: str | None = None, all_projects: bool = False
+    ) -> collections.abc.Sequence[resources.Backup]:
+        """Return the backups of the project, or of one volume, oldest first."""
+        with faults.as_errors('list the backups', 'backup:get_all'):
+            return self._list({'volume_id': volume_id} if volume_id else {}, all_projects)
+
+    def find_volume(self, name_or_id: str) -> resources.Volume:
+        """Return a volume by id or name.
+
+        An id is taken as it stands: backups outlive their volume.
+
+        :raises errors.NotFound: no volume has that name
+        :raises errors.InvalidInput: several have that name
+        """
+        if record_rules.is_uuid(name_or_id):
+            return resources.Volume(name_or_id)
+        with faults.as_errors(f'look for volume {name_or_id}', 'volume:get_all'):
+            found = self._client.volumes.list(search_opts={'name': name_or_id})
+        if not found:
+            raise errors.NotFound(
+                f'There is no volume with the name {name_or_id!r}.',
+                'Give its id; a volume that was deleted is found only by that. '
+                'The backups show it: openstack volume backup list --long',
+            )
+        if len(found) > 1:
+            ids = ', '.join(sorted(volume.id for volume in found))
+            raise errors.InvalidInput(
+                f'{len(found)} volumes have the name {name_or_id!r}: {ids}.',
+                'Give one of these ids instead of the name.',
+            )
+        return resources.Volume(found[0].id, found[0].name)
+
+    def export_record(self, backup_id: str) -> record_module.BackupRecord:
+        """Return the record of a backup, which must be ``available``.
+
+        :raises errors.NotFound: no such backup
+        :raises errors.InvalidRecord: the cloud gave a record that cannot be
+            imported anywhere
+        """
+        action = f'export the record of backup {backup_id}'
+        with faults.as_errors(action, 'backup:export-import', _LIST):
+            answer = self._client.backups.export_record(backup_id)
+            service, url = answer['backup_service'], answer['backup_url']
+        return record_module.BackupRecord.decode(
+            service, url, f'Backup {backup_id}: what Cinder exported'
+        )
+
+    def import_record(self, record: record_module.BackupRecord) -> str:
+        """Ask for the import of a record; return the id of the new backup.
+
+        The backup is ``creating`` then: see :meth:`wait`.
+
+        :raises errors.Conflict: a backup of that id is there
+        """
+        action = f'import the record of backup {record.id}'
+        with faults.as_errors(action, 'backup:backup-import'):
+            answer = self._client.backups.import_record(record.backup_service, record.backup_url)
+            return str(answer['id'])
+
+    def wait(
+        self, backup_id: str, timeout: float, interval: float = POLL_INTERVAL
+    ) -> resources.Backup:
+        """Look until the backup is ``available`` or in an error, or *timeout*.
+
+        :return: the backup as last seen; its status tells which of them it was
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            backup = self.get(backup_id)
+            if backup.status == 'available' or backup.status.startswith('error'):
+                return backup
+            if time.monotonic() + interval > deadline:
+                return backup
+            time.sleep(interval)
+
+    def delete(self, backup_id: str, timeout: float, interval: float = POLL_INTERVAL) -> None:
+        """Delete a backup and wait until it is gone.
+
+        :raises errors.CinderError: refused, failed, or not done in time
+        """
+        action = f'delete backup {backup_id}'
+        with faults.as_errors(action, 'backup:delete', _LIST):
+            self._client.backups.delete(backup_id)
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                status = self.get(backup_id).status
+            except errors.NotFound:
+                return
+            if status != 'deleting' or time.monotonic() + interval > deadline:
+                raise errors.CinderError(
+                    f'Cannot {action}: its status is {status!r}, expected it to be gone.',
+                    f'Look at it: openstack volume backup show {backup_id}',
+                )
+            time.sleep(interval)
+
+    def _list(
+        self, filters: dict[str, str], all_projects: bool
+    ) -> collections.abc.Sequence[resources.Backup]:
+        options: dict[str, typing.Any] = dict(filters)
+        if all_projects:
+            options['all_tenants'] = 1
+        found = [_backup(item) for item in self._client.backups.list(search_opts=options)]
+        return sorted(found, key=lambda backup: (backup.created_at or '', backup.id))
+
+
+def _backup(item: typing.Any) -> resources.Backup:
+    shown = item.to_dict()
+    return resources.Backup(
+        id=shown['id'],
+        status=shown['status'] or '',
+        volume_id=shown.get('volume_id'),
+        size=shown.get('size') or 0,
+        name=shown.get('name'),
+        container=shown.get('container'),
+        availability_zone=shown.get('availability_zone'),
+        object_count=shown.get('object_count') or 0,
+        snapshot_id=shown.get('snapshot_id'),
+        is_incremental=bool(shown.get('is_incremental')),
+        has_dependent_backups=bool(shown.get('has_dependent_backups')),
+        created_at=shown.get('created_at'),
+        fail_reason=shown.get('fail_reason'),
+        project_id=shown.get(_PROJECT_ID),
+        encryption_key_id=shown.get('encryption_key_id'),
+    )
