@@ -1,0 +1,65 @@
+# Everything that is done with this repository, on a fresh Debian 12 too, where
+# only git, make, python3 and root (or sudo) exist.
+#
+#   make test       linters, docs, release notes, unit and functional tests
+#   make demo       the commands at work between two real clouds
+#   make bench      how fast it is
+#   make test-long  the tests that take minutes
+#   make clean      take the clouds and the environments away
+#
+# rados and rbd belong to the distribution's interpreter, so that one is used
+# wherever there is a choice.
+PYTHON := $(firstword $(wildcard /usr/bin/python3) python3)
+export BINDINGS_PYTHON := $(PYTHON)
+
+TOX := .venv/bin/tox
+SANDBOX := $(PYTHON) tools/sandbox
+
+# One after the other these are mostly waiting for pip; together they are not.
+STATIC_ENVS := pep8,docs,releasenotes
+UNIT_ENVS := py3,py3-osc6
+
+.DEFAULT_GOAL := help
+.PHONY: help install static unit functional test test-long demo bench cover clean
+# The steps of a target are in their order; what is parallel is tox's matter.
+.NOTPARALLEL:
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+# Debian's packages, where they are missing, then tox in an environment of its
+# own. Nothing is done, and nothing is said, where all is there.
+install:
+	@$(SANDBOX) install
+	@test -x $(TOX) || { rm -rf .venv && $(PYTHON) -m venv .venv && \
+		.venv/bin/python -m pip install --quiet --disable-pip-version-check 'tox>=4.20,<5'; }
+
+static: install
+	@$(TOX) run-parallel --parallel-no-spinner -e $(STATIC_ENVS)
+
+# -qq: pytest's closing line is then the last one.
+unit: install
+	@$(TOX) run -qq -e $(UNIT_ENVS)
+
+functional: install
+	@$(TOX) run -qq -e functional
+
+test: static unit functional
+
+test-long: install
+	@$(TOX) run -qq -e long
+
+cover: install
+	@$(TOX) run -qq -e cover
+
+demo: install
+	@$(TOX) run -qq -e demo
+
+bench: install
+	@test -e tools/bench || { echo 'make bench: tools/bench is not written yet' >&2; exit 1; }
+	@$(TOX) run -qq -e bench
+
+clean:
+	@$(SANDBOX) down --purge
+	@rm -rf .venv .tox .import_linter_cache .mypy_cache .pytest_cache .ruff_cache \
+		.coverage cover build dist doc/build releasenotes/build *.egg-info
