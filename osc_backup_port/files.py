@@ -10,66 +10,59 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""Files that appear whole or not at all, and only for their owner's eyes."""
+"""Small private files that appear whole or not at all."""
 
 import contextlib
-import fcntl
-import io
 import os
 import pathlib
-from collections.abc import Iterator
+import stat
+import tempfile
 
-from osc_backup_port import errors
 
+def write_private(path: 'str | os.PathLike[str]', data: bytes) -> None:
+    """Write *data* to *path*, readable for its owner only.
 
-@contextlib.contextmanager
-def part_file(path: pathlib.Path) -> Iterator[io.FileIO]:
-    """Write *path* under ``<path>.part``; it gets its name when the block ends.
+    A regular file is replaced in one step, after its content is on the disk;
+    whoever reads *path* meanwhile sees the old content or the new.  A link is
+    followed.  A device or a pipe, ``/dev/stdout`` for one, is written to.
 
-    Mode 0600: a backup is somebody's disk.  When the block fails the part is
-    removed, and what was under the name before is as it was.
-
-    :raises Conflict: another run is writing the same file
+    :raises OSError: nothing was changed then
     """
-    part = path.with_name(f'{path.name}.part')
-    # A part that a dead run left behind is not trusted: it is written anew.
-    file = io.FileIO(os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), 'r+')
-    with file:
-        _lock(file, part)
-        try:
-            os.fchmod(file.fileno(), 0o600)
-            os.ftruncate(file.fileno(), 0)
-            yield file
-            os.fsync(file.fileno())
-            part.rename(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                part.unlink()
-            raise
-    _sync_directory(path.parent)
-
-
-def write_private(path: pathlib.Path, content: bytes) -> None:
-    """Write a small file, whole or not at all, mode 0600."""
-    with part_file(path) as file:
-        view = memoryview(content)
-        while view:
-            view = view[file.write(view) or 0 :]
-
-
-def _lock(file: io.FileIO, part: pathlib.Path) -> None:
+    path = pathlib.Path(path)
+    if _is_special(path):
+        path.write_bytes(data)
+        return
+    path = pathlib.Path(os.path.realpath(path))
+    # mkstemp makes the file with mode 0600, under a name that no other run has.
+    descriptor, part = tempfile.mkstemp(
+        prefix=f'.{path.name[:64]}.', suffix='.part', dir=path.parent
+    )
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise errors.Conflict(
-            f'{part}: another run is writing this file.', 'Wait for it, or choose another name.'
-        ) from None
+        with os.fdopen(descriptor, 'wb') as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(part)
+        raise
+    sync_directory(path.parent)
 
 
-def _sync_directory(path: pathlib.Path) -> None:
-    """Make a rename last."""
+def sync_directory(path: 'str | os.PathLike[str]') -> None:
+    """Make the names in a directory survive a power failure."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _is_special(path: pathlib.Path) -> bool:
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return False
+    # A directory is left to os.replace, which says what is wrong.
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
