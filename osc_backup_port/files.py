@@ -10,44 +10,58 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""Small private files that appear whole or not at all."""
+"""Files that appear whole or not at all, and only for their owner's eyes."""
 
+import collections.abc
 import contextlib
+import fcntl
+import io
 import os
 import pathlib
 import stat
-import tempfile
+
+from osc_backup_port import errors
+
+
+@contextlib.contextmanager
+def part_file(path: 'str | os.PathLike[str]') -> collections.abc.Iterator[io.FileIO]:
+    """Write *path* under ``<path>.part``; it gets its name when the block ends.
+
+    Mode 0600: a backup is somebody's disk.  When the block fails the part is
+    removed, and what was under the name before is as it was.  A link is
+    followed.  A device or a pipe, ``/dev/stdout`` for one, is written to.
+
+    :raises Conflict: another run is writing the same file
+    """
+    if _is_special(path):
+        with io.FileIO(path, 'w') as file:
+            yield file
+        return
+    target = pathlib.Path(os.path.realpath(path))
+    part = target.with_name(f'{target.name}.part')
+    # A part that a dead run left behind is not trusted: it is written anew.
+    descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with io.FileIO(descriptor, 'r+') as file:
+        _lock(file, part)
+        try:
+            os.fchmod(descriptor, 0o600)
+            os.ftruncate(descriptor, 0)
+            yield file
+            os.fsync(descriptor)
+            part.replace(target)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                part.unlink()
+            raise
+    sync_directory(target.parent)
 
 
 def write_private(path: 'str | os.PathLike[str]', data: bytes) -> None:
-    """Write *data* to *path*, readable for its owner only.
-
-    A regular file is replaced in one step, after its content is on the disk;
-    whoever reads *path* meanwhile sees the old content or the new.  A link is
-    followed.  A device or a pipe, ``/dev/stdout`` for one, is written to.
-
-    :raises OSError: nothing was changed then
-    """
-    path = pathlib.Path(path)
-    if _is_special(path):
-        path.write_bytes(data)
-        return
-    path = pathlib.Path(os.path.realpath(path))
-    # mkstemp makes the file with mode 0600, under a name that no other run has.
-    descriptor, part = tempfile.mkstemp(
-        prefix=f'.{path.name[:64]}.', suffix='.part', dir=path.parent
-    )
-    try:
-        with os.fdopen(descriptor, 'wb') as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(part)
-        raise
-    sync_directory(path.parent)
+    """Write a small file, as :func:`part_file` does."""
+    with part_file(path) as file:
+        view = memoryview(data)
+        while view:
+            view = view[file.write(view) or 0 :]
 
 
 def sync_directory(path: 'str | os.PathLike[str]') -> None:
@@ -59,10 +73,19 @@ def sync_directory(path: 'str | os.PathLike[str]') -> None:
         os.close(descriptor)
 
 
-def _is_special(path: pathlib.Path) -> bool:
+def _lock(file: io.FileIO, part: pathlib.Path) -> None:
     try:
-        mode = path.stat().st_mode
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise errors.Conflict(
+            f'{part}: another run is writing this file.', 'Wait for it, or choose another name.'
+        ) from None
+
+
+def _is_special(path: 'str | os.PathLike[str]') -> bool:
+    try:
+        mode = os.stat(path).st_mode
     except FileNotFoundError:
         return False
-    # A directory is left to os.replace, which says what is wrong.
+    # A directory is left to the rename, which says what is wrong.
     return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)

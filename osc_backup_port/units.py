@@ -19,10 +19,8 @@ GIB = 1024 * MIB
 
 def human_size(size: float) -> str:
     """Return *size* in bytes the way people read it, ``1.5 GiB`` for one."""
-    for unit in ('B', 'KiB', 'MiB', 'GiB', 'TiB'):
-        if abs(size) < 1024:
-            break
+    units = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB']
+    while abs(size) >= 1024 and len(units) > 1:
         size /= 1024
-    else:
-        unit = 'PiB'
-    return f'{size:.0f} {unit}' if unit == 'B' else f'{size:.1f} {unit}'
+        units.pop(0)
+    return f'{size:.0f} B' if units[0] == 'B' else f'{size:.1f} {units[0]}'

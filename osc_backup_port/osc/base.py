@@ -36,6 +36,16 @@ class CommandMixin:
     """
 
     _failure: errors.PortError | None = None
+    app: typing.Any
+    auth_required: bool
+
+    def authenticate(self) -> None:
+        """Do now what a command with ``auth_required = False`` put off.
+
+        Such a command can do a part of its work with no cloud at hand.
+        """
+        self.auth_required = True
+        self.app.prepare_to_run_command(self)
 
     def fail_after_output(self, failure: errors.PortError) -> None:
         """Print the columns first, then *failure*, and make the exit code 1."""

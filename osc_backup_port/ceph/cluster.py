@@ -1,0 +1,130 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The way into a Ceph cluster and one of its pools."""
+
+import contextlib
+import dataclasses
+import types
+from collections.abc import Iterator
+from typing import Any
+
+from osc_backup_port import errors
+from osc_backup_port.ceph import pool
+
+#: Seconds after which an operation without an answer is an error; Ceph itself
+#: waits forever.  Only where the cluster's own configuration says nothing.
+_TIMEOUTS = {
+    'client_mount_timeout': '30',
+    'rados_mon_op_timeout': '30',
+    'rados_osd_op_timeout': '120',
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Settings:
+    """Where a cluster is and who asks; None: what Ceph itself falls back to."""
+
+    conf: str | None = None
+    user: str | None = None
+
+
+@contextlib.contextmanager
+def open_pool(settings: Settings, name: str) -> Iterator[pool.Pool]:
+    """Connect to a cluster and open a pool of it, until the block ends.
+
+    :raises CephError: the bindings are missing, the cluster does not answer,
+        the user or the pool is refused
+    """
+    rados, rbd = _bindings()
+    client = _connect(rados, settings)
+    try:
+        try:
+            ioctx = client.open_ioctx(name)
+        except rados.ObjectNotFound:
+            raise _no_such_pool(client, name, settings) from None
+        except rados.Error as error:
+            raise errors.CephError(f'Pool {name}: cannot be opened: {error}.') from error
+        try:
+            yield pool.Pool(name, ioctx, rados, rbd, client.get_instance_id())
+        finally:
+            ioctx.close()
+    finally:
+        client.shutdown()
+
+
+def _bindings() -> tuple[types.ModuleType, types.ModuleType]:
+    """Import Ceph's bindings, which only commands with images need."""
+    try:
+        import rados
+        import rbd
+    except ImportError as error:
+        raise errors.CephError(
+            f"Ceph's Python bindings cannot be imported: {error}.",
+            'They come with the distribution, not from PyPI: install python3-rados and '
+            'python3-rbd (apt-get install python3-rados python3-rbd), and let the virtual '
+            'environment of openstack see them (python3 -m venv --system-site-packages).',
+        ) from error
+    return rados, rbd
+
+
+def _connect(rados: Any, settings: Settings) -> Any:
+    where = _describe(settings)
+    try:
+        client = rados.Rados(conffile=settings.conf or '', rados_id=settings.user or 'admin')
+    except rados.Error as error:
+        raise errors.CephError(
+            f'{where}: the configuration cannot be read: {error}.',
+            'Name another file: --ceph-conf <path>, or the key backup_ceph_conf in clouds.yaml',
+        ) from error
+    for option, seconds in _TIMEOUTS.items():
+        if float(client.conf_get(option) or 0) in (0.0, 300.0):
+            client.conf_set(option, seconds)
+    try:
+        client.connect()
+    except rados.Error as error:
+        client.shutdown()
+        raise errors.CephError(
+            f'{where}: the cluster cannot be reached: {error}.', _advice(rados, error, settings)
+        ) from error
+    return client
+
+
+def _advice(rados: Any, error: Exception, settings: Settings) -> str:
+    user = settings.user or 'admin'
+    if isinstance(error, rados.PermissionError | rados.PermissionDeniedError):
+        return (
+            f'The cluster refuses the key of client.{user}. Compare the keyring with: '
+            f'ceph auth get client.{user}'
+        )
+    if isinstance(error, rados.ObjectNotFound):
+        return (
+            f'Perhaps there is no keyring for client.{user}, or no such configuration file. '
+            'Options: --ceph-conf, --ceph-user; keys in clouds.yaml: backup_ceph_conf, '
+            'backup_ceph_user'
+        )
+    return f'Try: ceph --id {user} status'
+
+
+def _describe(settings: Settings) -> str:
+    conf = settings.conf or 'the default ceph.conf'
+    return f'Ceph cluster of {conf} as client.{settings.user or "admin"}'
+
+
+def _no_such_pool(client: Any, name: str, settings: Settings) -> errors.NotFound:
+    with contextlib.suppress(Exception):
+        there = ', '.join(sorted(client.list_pools()))
+        return errors.NotFound(
+            f'{_describe(settings)}: there is no pool {name}; there are: {there}.',
+            'Name the pool of backup_ceph_pool in cinder.conf: --ceph-pool <pool>',
+        )
+    return errors.NotFound(f'{_describe(settings)}: there is no pool {name}.')

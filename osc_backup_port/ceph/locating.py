@@ -1,0 +1,139 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Which image and which snapshot belong to a backup, whatever made it."""
+
+import dataclasses
+
+from osc_backup_port import errors, model, record
+from osc_backup_port.ceph import naming, pool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Location:
+    """Where the bytes of a backup are.
+
+    :param snapshot: None where the image holds nothing but this backup
+    """
+
+    image: str
+    snapshot: model.Snapshot | None
+
+
+def locate(
+    where: pool.Pool, backup: record.BackupRecord, parent: record.BackupRecord | None
+) -> Location:
+    """Find the image and the snapshot of *backup* in a pool.
+
+    A snapshot of this backup decides.  Without one, an image counts only
+    where the driver makes backups without snapshots, and only if it has none
+    of another backup: the HEAD of a chain is the newest backup, not this one.
+
+    :param parent: the record of its parent, where it has one that is known
+    :raises NotFound: it is not there, or what is there cannot be trusted
+    :raises Conflict: more than one place fits
+    """
+    found = {name: _snapshots(where, name) for name in candidates(backup, parent)}
+    there = {name: snapshots for name, snapshots in found.items() if snapshots is not None}
+    matches = [
+        Location(name, snapshot)
+        for name, snapshots in there.items()
+        for snapshot in snapshots
+        if naming.backup_of_snapshot(snapshot.name) == backup.id
+    ]
+    if not matches:
+        matches = [
+            Location(name, None)
+            for name, snapshots in there.items()
+            if _is_whole_image(backup, name, snapshots)
+        ]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise _ambiguous(where, backup, matches)
+    raise _missing(where, backup, there, list(found))
+
+
+def candidates(backup: record.BackupRecord, parent: record.BackupRecord | None) -> list[str]:
+    """Return the names under which Cinder may have stored *backup*, best first."""
+    names = [
+        backup.base_image,
+        parent.base_image if parent else None,
+        naming.own_image(backup),
+        naming.legacy_image(backup),
+    ]
+    return list(dict.fromkeys(name for name in names if name))
+
+
+def _snapshots(where: pool.Pool, name: str) -> list[model.Snapshot] | None:
+    """Return the snapshots of backups on an image, None where it is not there."""
+    try:
+        with where.open(name) as image:
+            return [
+                snapshot
+                for snapshot in image.snapshots()
+                if naming.backup_of_snapshot(snapshot.name)
+            ]
+    except errors.NotFound:
+        return None
+
+
+def _is_whole_image(
+    backup: record.BackupRecord, name: str, snapshots: list[model.Snapshot]
+) -> bool:
+    """Tell whether an image without snapshots is one that the driver makes.
+
+    Backups of Cinder's snapshots, and of volumes that are not in Ceph, are.
+    """
+    if snapshots or backup.base_image:
+        return False
+    if backup.snapshot_id:
+        return name in (naming.own_image(backup), naming.legacy_image(backup))
+    return name == naming.own_image(backup) and backup.parent_id is None
+
+
+def _ambiguous(
+    where: pool.Pool, backup: record.BackupRecord, matches: list[Location]
+) -> errors.Conflict:
+    places = ', '.join(
+        f'{match.image}@{match.snapshot.name}' if match.snapshot else match.image
+        for match in matches
+    )
+    return errors.Conflict(
+        f'Backup {backup.id}: more than one place in pool {where.name} fits: {places}.',
+        'Find out which is right (rbd snap ls, rbd du) and rename the other: rbd rename',
+    )
+
+
+def _missing(
+    where: pool.Pool,
+    backup: record.BackupRecord,
+    there: dict[str, list[model.Snapshot]],
+    looked_for: list[str],
+) -> errors.NotFound:
+    if not there:
+        return errors.NotFound(
+            f'Backup {backup.id}: its image is not in pool {where.name}; looked for '
+            f'{", ".join(looked_for)}.',
+            f'See what is there: rbd -p {where.name} ls | grep {backup.volume_id}. '
+            'Is it another pool? --ceph-pool <pool>',
+        )
+    found = '; '.join(
+        f'{name} with {", ".join(snapshot.name for snapshot in snapshots) or "no snapshot"}'
+        for name, snapshots in there.items()
+    )
+    return errors.NotFound(
+        f'Backup {backup.id}: no snapshot backup.{backup.id}.snap.* in pool {where.name}; '
+        f'found {found}.',
+        'The bytes of this backup are lost there, or were imported without snapshots: the image '
+        'itself is the newest backup of a chain, which need not be this one, and is not taken.',
+    )

@@ -1,0 +1,83 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The names that Cinder's Ceph backup driver gives to what it stores.
+
+V is the id of the volume, B the id of the backup.  Pure: no cluster is asked.
+Source: the table in doc/source/reference/naming.rst, for every release.
+"""
+
+import calendar
+import re
+import time
+
+from osc_backup_port import record
+
+_SNAPSHOT = re.compile(r'^backup\.([a-z0-9\-]+?)\.snap\.(.+)$')
+
+
+def own_image(backup: record.BackupRecord) -> str:
+    """``volume-V.backup.B``: the image of a full backup, since Rocky."""
+    return f'volume-{backup.volume_id}.backup.{backup.id}'
+
+
+def legacy_image(backup: record.BackupRecord) -> str:
+    """``volume-V.backup.base``: shared by all backups of a volume, once."""
+    return f'volume-{backup.volume_id}.backup.base'
+
+
+def metadata_object(backup_id: str) -> str:
+    """The RADOS object with the metadata of the volume."""
+    return f'backup.{backup_id}.meta'
+
+
+def backup_of_snapshot(name: str | None) -> str | None:
+    """Return the id of the backup that a snapshot is, None for another one."""
+    match = _SNAPSHOT.match(name or '')
+    return match.group(1) if match else None
+
+
+def age_of_snapshot(name: str) -> float:
+    """Return when the snapshot of a backup was made, in seconds since 1970.
+
+    Cinder writes ``time.time()`` into the name.  0 where something else is.
+    """
+    match = _SNAPSHOT.match(name)
+    try:
+        return float(match.group(2)) if match else 0.0
+    except ValueError:
+        return 0.0
+
+
+def new_snapshot(backup: record.BackupRecord) -> str:
+    """Return a name for the snapshot of a backup that brought none.
+
+    The time in it is the one at which the backup was made, so that the order
+    of a chain is the same by name and by age.
+    """
+    return f'backup.{backup.id}.snap.{_seconds(backup.created_at):.2f}'
+
+
+def _seconds(created_at: str | None) -> float:
+    try:
+        parsed = time.strptime((created_at or '')[:19], '%Y-%m-%dT%H:%M:%S')
+    except ValueError:
+        return time.time()
+    return float(calendar.timegm(parsed))
+
+
+def temporary_image(name: str) -> str:
+    """The name under which an image is written until it is complete.
+
+    Short, because librbd's names have at most 96 bytes.
+    """
+    return f'{name}.part'

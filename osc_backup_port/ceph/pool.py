@@ -1,0 +1,171 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""A pool with images and objects: all that is changed there goes through here."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from osc_backup_port import errors, model
+from osc_backup_port.ceph import image, lease
+
+#: An object with the metadata of a volume has some 2 KiB.
+_LARGEST_OBJECT = 1 << 20
+#: Seconds: osd_client_watch_timeout is 30.
+_WATCH_TIMEOUT = 40
+
+
+class Pool:
+    """Images and objects by name.
+
+    Made by :func:`osc_backup_port.ceph.cluster.open_pool`.  Every method
+    raises ``CephError`` when the cluster refuses or is lost.
+    """
+
+    def __init__(self, name: str, ioctx: Any, rados: Any, rbd: Any, client_id: int) -> None:
+        self.name = name
+        self._client_id = client_id
+        self._ioctx = ioctx
+        self._rados = rados
+        self._rbd = rbd
+
+    def images(self) -> list[str]:
+        """Return the names of all images."""
+        with self._translated('the list of images'):
+            return sorted(self._rbd.RBD().list(self._ioctx))
+
+    def has_image(self, name: str) -> bool:
+        with contextlib.suppress(errors.NotFound), self.open(name):
+            return True
+        return False
+
+    @contextlib.contextmanager
+    def open(
+        self, name: str, snapshot: str | None = None, writable: bool = False
+    ) -> Iterator[image.Image]:
+        """Open an image until the block ends.
+
+        :raises NotFound: there is no such image, or no such snapshot on it
+        """
+        with self._translated(f'image {name}'):
+            opened = self._rbd.Image(self._ioctx, name, snapshot=snapshot, read_only=not writable)
+        try:
+            yield image.Image(name, opened, self._rbd, self._client_id)
+        finally:
+            with self._translated(f'image {name}'):
+                opened.close()
+
+    def create(self, name: str, layout: model.ImageLayout) -> None:
+        """Create an empty image.
+
+        :raises Conflict: there is one of that name
+        """
+        with self._translated(f'image {name}'):
+            self._rbd.RBD().create(
+                self._ioctx,
+                name,
+                layout.size,
+                order=layout.order,
+                old_format=False,
+                features=self._cinder_features() if layout.features is None else layout.features,
+                stripe_unit=layout.stripe_unit,
+                stripe_count=layout.stripe_count,
+            )
+
+    def _cinder_features(self) -> int:
+        rbd = self._rbd
+        return int(
+            rbd.RBD_FEATURE_LAYERING
+            | rbd.RBD_FEATURE_EXCLUSIVE_LOCK
+            | rbd.RBD_FEATURE_OBJECT_MAP
+            | rbd.RBD_FEATURE_FAST_DIFF
+        )
+
+    def rename(self, name: str, new_name: str) -> None:
+        """Give an image another name.
+
+        :raises Conflict: there is one of that name
+        """
+        with self._translated(f'image {name}, to be renamed to {new_name}'):
+            self._rbd.RBD().rename(self._ioctx, name, new_name)
+
+    def remove(self, name: str) -> None:
+        """Remove an image with its snapshots; not being there is fine.
+
+        The cluster counts a client that died as a user of the image for half
+        a minute: wait for that.
+        """
+        deadline = time.monotonic() + _WATCH_TIMEOUT
+        while True:
+            try:
+                self._remove(name)
+                return
+            except errors.NotFound:
+                return
+            except errors.Conflict:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(1)
+
+    def _remove(self, name: str) -> None:
+        with self.open(name, writable=True) as opened:
+            for snapshot in opened.snapshots():
+                opened.remove_snapshot(snapshot.name)
+        with self._translated(f'image {name}'):
+            self._rbd.RBD().remove(self._ioctx, name)
+
+    @contextlib.contextmanager
+    def lock(self, name: str) -> Iterator[lease.Lease]:
+        """Be the only run of ours that makes or changes an image, until the block ends.
+
+        :raises Conflict: another run has it
+        """
+        held = lease.Lease(self._ioctx, self._rados, name)
+        with self._translated(f'the lock on image {name}'):
+            held.acquire()
+        try:
+            yield held
+        finally:
+            held.release()
+
+    def read_object(self, name: str) -> bytes | None:
+        """Return the content of a small object, None where there is none."""
+        try:
+            with self._translated(f'object {name}'):
+                content: bytes = self._ioctx.read(name, _LARGEST_OBJECT)
+        except errors.NotFound:
+            return None
+        return content
+
+    def write_object(self, name: str, content: bytes) -> None:
+        """Write a small object as a whole."""
+        with self._translated(f'object {name}'):
+            self._ioctx.write_full(name, content)
+
+    def remove_object(self, name: str) -> None:
+        """Remove an object; not being there is fine."""
+        with contextlib.suppress(errors.NotFound), self._translated(f'object {name}'):
+            self._ioctx.remove_object(name)
+
+    def objects(self, prefix: str) -> list[str]:
+        """Return the names of all objects that begin with *prefix*."""
+        with self._translated('the list of objects'):
+            return sorted(
+                entry.key for entry in self._ioctx.list_objects() if entry.key.startswith(prefix)
+            )
+
+    @contextlib.contextmanager
+    def _translated(self, what: str) -> Iterator[None]:
+        with image.translated(f'Pool {self.name}, {what}', self._rbd, self._rados):
+            yield

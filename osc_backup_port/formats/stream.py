@@ -1,0 +1,222 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Reading and writing bytes of a stream: exact, counted, hashed, holes apart.
+
+The files handed in are unbuffered (``open(..., buffering=0)``), because holes
+of sparse files are found and left by seeking.
+"""
+
+import errno
+import fcntl
+import hashlib
+import io
+import os
+import stat
+from collections.abc import Callable
+
+from osc_backup_port import errors, units
+
+_ZEROS = bytes(units.MIB)
+
+
+class _Hash:
+    """A sha256 that can be told of zeros, or switched off."""
+
+    def __init__(self, wanted: bool) -> None:
+        self._digest = hashlib.sha256() if wanted else None
+
+    def update(self, data: bytes) -> None:
+        if self._digest is not None:
+            self._digest.update(data)
+
+    def update_zeros(self, length: int) -> None:
+        if self._digest is not None:
+            for at in range(0, length, len(_ZEROS)):
+                self._digest.update(_ZEROS[: length - at])
+
+    def result(self) -> str | None:
+        return self._digest.hexdigest() if self._digest is not None else None
+
+
+class Reader:
+    """Reads exactly what is asked for from a stream, and knows where it is.
+
+    :param file: where the bytes come from
+    :param name: what to call it in an error
+    :param checksum: whether to hash what is read
+    :param moved: told the number of bytes of each read
+    """
+
+    def __init__(
+        self,
+        file: io.RawIOBase,
+        name: str,
+        checksum: bool = True,
+        moved: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        self._file = file
+        self.name = name
+        self.position = 0
+        self._hash = _Hash(checksum)
+        self._moved = moved
+        self._head = b''
+        # Where byte 0 of the stream lies in a file that has holes.
+        self._start = os.lseek(file.fileno(), 0, os.SEEK_CUR) if _is_regular(file) else None
+
+    @property
+    def sha256(self) -> str | None:
+        """The hash of all that was read so far; None where it is not wanted."""
+        return self._hash.result()
+
+    @property
+    def size(self) -> int | None:
+        """The bytes of the whole stream, where that can be known."""
+        if self._start is None:
+            return None
+        return os.fstat(self._file.fileno()).st_size - self._start
+
+    def peek(self, count: int) -> bytes:
+        """Return the next bytes, fewer at the end, and leave them in place."""
+        if self._start is not None:
+            return os.pread(self._file.fileno(), count, self._start + self.position)
+        while len(self._head) < count:
+            more = self._file.read(count - len(self._head))
+            if not more:
+                break
+            self._head += more
+        return self._head[:count]
+
+    def read(self, count: int) -> bytes:
+        """Return *count* bytes, fewer only where the stream ends."""
+        first, self._head = self._head[:count], self._head[count:]
+        pieces = [first] if first else []
+        missing = count - len(first)
+        while missing:
+            more = self._file.read(missing)
+            if not more:
+                break
+            pieces.append(more)
+            missing -= len(more)
+        result = pieces[0] if len(pieces) == 1 else b''.join(pieces)
+        self.position += len(result)
+        self._hash.update(result)
+        self._moved(len(result))
+        return result
+
+    def read_exactly(self, count: int) -> bytes:
+        """Return *count* bytes.
+
+        :raises TruncatedStream: the stream ended before
+        """
+        data = self.read(count)
+        if len(data) != count:
+            raise errors.TruncatedStream(
+                f'{self.name}: ends after {self.position} bytes, in the middle of a record '
+                f'of which {count - len(data)} bytes are missing.',
+                'The file was cut short: copy or export it again.',
+            )
+        return data
+
+    def skip_hole(self, most: int) -> int:
+        """Pass over a hole of a sparse file; return its length, 0 for none."""
+        if self._start is None:
+            return 0
+        descriptor, here = self._file.fileno(), self._start + self.position
+        end = os.fstat(descriptor).st_size
+        try:
+            data = os.lseek(descriptor, here, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            data = end
+        length = min(most, max(data - here, 0))
+        os.lseek(descriptor, here + length, os.SEEK_SET)
+        self.position += length
+        self._hash.update_zeros(length)
+        return length
+
+    def expect_end(self) -> None:
+        """Make sure that nothing follows.
+
+        :raises InvalidInput: something does
+        """
+        if self.peek(1):
+            raise errors.InvalidInput(
+                f'{self.name}: more bytes follow the end mark at byte {self.position}.',
+                'This is not the output of one export: give each file by itself.',
+            )
+
+
+class Writer:
+    """Counts and hashes what goes into a stream.
+
+    :param file: where the bytes go; holes are left where it can have them
+    :param checksum: whether to hash what is written
+    """
+
+    def __init__(self, file: io.RawIOBase, checksum: bool = True) -> None:
+        self._file = file
+        self._hash = _Hash(checksum)
+        self._is_sparse = _can_have_holes(file)
+        self.position = 0
+        self.written = 0
+
+    @property
+    def sha256(self) -> str | None:
+        """The hash of the stream so far, its zeros with it."""
+        return self._hash.result()
+
+    def write(self, data: bytes) -> None:
+        self._write_all(data)
+        self._hash.update(data)
+
+    def write_zeros(self, length: int) -> None:
+        """Leave a hole of *length* bytes, or write zeros where that cannot be."""
+        if self._is_sparse:
+            os.lseek(self._file.fileno(), length, os.SEEK_CUR)
+            self.position += length
+        else:
+            for at in range(0, length, len(_ZEROS)):
+                self._write_all(_ZEROS[: length - at])
+        self._hash.update_zeros(length)
+
+    def finish(self) -> None:
+        """Make a hole at the end count."""
+        if self._is_sparse:
+            descriptor = self._file.fileno()
+            os.ftruncate(descriptor, os.lseek(descriptor, 0, os.SEEK_CUR))
+
+    def _write_all(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            # A pipe may take a part only.
+            view = view[self._file.write(view) or 0 :]
+        self.position += len(data)
+        self.written += len(data)
+
+
+def _can_have_holes(file: io.RawIOBase) -> bool:
+    """Tell whether seeking ahead in an output leaves zeros.
+
+    Not where it appends, and not where something is in the way already; a
+    shell can hand us either as stdout.
+    """
+    if not _is_regular(file):
+        return False
+    descriptor = file.fileno()
+    appends = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_APPEND
+    return not appends and os.fstat(descriptor).st_size <= os.lseek(descriptor, 0, os.SEEK_CUR)
+
+
+def _is_regular(file: io.RawIOBase) -> bool:
+    return stat.S_ISREG(os.fstat(file.fileno()).st_mode)

@@ -1,0 +1,206 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The bytes of one backup, out of the cluster and into a stream."""
+
+import dataclasses
+import time
+from collections.abc import Iterator
+
+from osc_backup_port import errors, model, progress, record
+from osc_backup_port.ceph import locating, naming
+from osc_backup_port.ceph import pool as ceph_pool
+from osc_backup_port.formats import incoming, raw, rbd_diff, rbd_export, stream
+from osc_backup_port.transfer import differing, limits, metering, reading
+
+FORMATS = (incoming.RAW, incoming.RBD, incoming.RBD_DIFF)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """What will be exported.
+
+    :param base: where the increment starts from; None: from nothing
+    """
+
+    backup_id: str
+    source: locating.Location
+    base: model.Snapshot | None
+    format: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Result:
+    """What was exported; sizes in bytes."""
+
+    image: str
+    snapshot: str | None
+    size: int
+    stream_size: int
+    moved: int
+    skipped: int
+    sha256: str | None
+    seconds: float
+
+
+def plan(
+    pool: ceph_pool.Pool,
+    backup: record.BackupRecord,
+    parent: record.BackupRecord | None,
+    image_format: str,
+    from_backup: str | None = None,
+) -> Plan:
+    """Find what to export.
+
+    :param from_backup: the id of the backup that an rbd-diff starts from
+    :raises NotFound: the bytes of the backup are not in the pool
+    :raises Conflict: they are in more than one place
+    :raises InvalidInput: the options contradict what is there
+    """
+    source = locating.locate(pool, backup, parent)
+    base = _find_base(pool, source, backup.id, from_backup) if from_backup else None
+    return Plan(backup.id, source, base, image_format)
+
+
+def _find_base(
+    pool: ceph_pool.Pool, source: locating.Location, backup_id: str, from_backup: str
+) -> model.Snapshot:
+    with pool.open(source.image) as image:
+        snapshots = image.snapshots()
+    for snapshot in snapshots:
+        if naming.backup_of_snapshot(snapshot.name) == from_backup:
+            if source.snapshot is None or snapshot.id >= source.snapshot.id:
+                raise errors.InvalidInput(
+                    f'Backup {from_backup} is not older than backup {backup_id}, so that no '
+                    'increment leads from it.',
+                    'Exchange the two, or leave --from-backup out.',
+                )
+            return snapshot
+    there = ', '.join(snapshot.name for snapshot in snapshots) or 'none'
+    raise errors.InvalidInput(
+        f'Backup {from_backup} has no snapshot on image {source.image}, which holds backup '
+        f'{backup_id}; there: {there}.',
+        'Take a backup of the same chain, or leave --from-backup out.',
+    )
+
+
+def run(
+    pool: ceph_pool.Pool,
+    planned: Plan,
+    writer: stream.Writer,
+    shown: progress.Progress,
+    bounds: limits.Limits = limits.DEFAULT,
+) -> Result:
+    """Write what was planned.
+
+    :raises CephError: the cluster was lost
+    :raises OSError: the stream cannot be written
+    """
+    started = time.monotonic()
+    meter = metering.Meter(shown)
+    exporter = _Exporter(pool, planned, meter, shown, bounds)
+    size = exporter.write(writer)
+    snapshot = planned.source.snapshot
+    return Result(
+        planned.source.image,
+        snapshot.name if snapshot else None,
+        size,
+        writer.position,
+        meter.moved,
+        meter.skipped,
+        writer.sha256,
+        time.monotonic() - started,
+    )
+
+
+class _Exporter:
+    """Reads points in time of one image and writes them in one of the formats."""
+
+    def __init__(
+        self,
+        pool: ceph_pool.Pool,
+        planned: Plan,
+        meter: metering.Meter,
+        shown: progress.Progress,
+        bounds: limits.Limits,
+    ) -> None:
+        self._pool = pool
+        self._plan = planned
+        self._meter = meter
+        self._shown = shown
+        self._bounds = bounds
+
+    def write(self, writer: stream.Writer) -> int:
+        """Write the stream; return the size of the image."""
+        source = self._plan.source
+        point = source.snapshot.name if source.snapshot else None
+        with self._pool.open(source.image, point) as image:
+            layout = image.layout()
+        if self._plan.format == incoming.RBD:
+            self._write_all(writer, self._encode_export(layout))
+        else:
+            base = self._plan.base.name if self._plan.base else None
+            self._shown.begin('Exporting', layout.size)
+            with self._pool.open(source.image, point) as image:
+                items = reading.read_items(image, image.extents(base), self._bounds)
+                metered = self._meter.watch(items, layout.size)
+                if self._plan.format == incoming.RAW:
+                    raw.write(writer, metered, layout.size)
+                else:
+                    wanted = metered if base else differing.drop_zeros(metered)
+                    increment = model.Increment(base, point, layout.size, iter(wanted))
+                    self._write_all(writer, rbd_diff.encode(increment))
+        return layout.size
+
+    def _write_all(self, writer: stream.Writer, pieces: Iterator[bytes]) -> None:
+        for piece in pieces:
+            writer.write(piece)
+        writer.finish()
+
+    def _encode_export(self, layout: model.ImageLayout) -> Iterator[bytes]:
+        points = self._points()
+        self._shown.begin('Exporting', sum(point.size for point in points) or layout.size)
+        # After the snapshots comes what HEAD has more than the last of them:
+        # nothing, since newer backups are not asked for.
+        count = len(points) + 1
+        return rbd_export.encode(layout, count, self._increments(layout, points))
+
+    def _points(self) -> list[model.Snapshot]:
+        """Return the snapshots of the chain up to this backup."""
+        source = self._plan.source
+        if source.snapshot is None:
+            return []
+        with self._pool.open(source.image) as image:
+            return [
+                snapshot
+                for snapshot in image.snapshots()
+                if naming.backup_of_snapshot(snapshot.name) and snapshot.id <= source.snapshot.id
+            ]
+
+    def _increments(
+        self, layout: model.ImageLayout, points: list[model.Snapshot]
+    ) -> Iterator[model.Increment]:
+        image_name, last = self._plan.source.image, None
+        for point in points:
+            with self._pool.open(image_name, point.name) as image:
+                items = reading.read_items(image, image.extents(last), self._bounds)
+                metered = self._meter.watch(items, point.size)
+                wanted = metered if last else differing.drop_zeros(metered)
+                yield model.Increment(last, point.name, point.size, iter(wanted))
+            last = point.name
+        if points:
+            yield model.Increment(last, None, layout.size, iter(()))
+            return
+        with self._pool.open(image_name) as image:
+            items = reading.read_items(image, image.extents(), self._bounds)
+            wanted = differing.drop_zeros(self._meter.watch(items, layout.size))
+            yield model.Increment(None, None, layout.size, iter(wanted))

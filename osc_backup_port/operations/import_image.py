@@ -1,0 +1,255 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The bytes of one backup, out of a stream and into the cluster.
+
+The image gets the name, and the snapshot, by which Cinder finds this backup.
+Nothing half-done is visible under a name that Cinder looks for: a new image
+is written under another name and renamed; one that is there is added to, and
+the snapshot is the commit.
+"""
+
+import contextlib
+import dataclasses
+import time
+
+from osc_backup_port import errors, model, progress, record, units
+from osc_backup_port.ceph import lease, naming
+from osc_backup_port.ceph import pool as ceph_pool
+from osc_backup_port.formats import incoming, stream
+from osc_backup_port.operations import chain_writer, volume_metadata
+from osc_backup_port.transfer import limits, metering
+
+IMPORTED = 'imported'
+ALREADY_THERE = 'already there'
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Options:
+    """
+    :param image_name: where to put it; None: where Cinder looks for it
+    :param volume_metadata: the content of the ``.meta`` object
+    """
+
+    image_name: str | None = None
+    volume_metadata: bytes | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Result:
+    """What was imported; sizes in bytes."""
+
+    state: str
+    image: str
+    snapshot: str
+    format: str
+    size: int
+    moved: int
+    skipped: int
+    sha256: str | None
+    volume_metadata: str
+    seconds: float
+
+
+def target_image(backup: record.BackupRecord, parent: record.BackupRecord | None) -> str:
+    """Return the name of the image in which Cinder looks for *backup*.
+
+    Records of old layouts name no image.  The driver then takes the one that
+    all backups of the volume share, unless it is a full backup that nothing
+    depends on, which it also finds under a name of its own.
+    """
+    named = backup.base_image or (parent.base_image if parent else None)
+    if named:
+        return named
+    shares = backup.parent_id or backup.snapshot_id or backup.num_dependent_backups
+    return naming.legacy_image(backup) if shares else naming.own_image(backup)
+
+
+def run(
+    pool: ceph_pool.Pool,
+    backup: record.BackupRecord,
+    parent: record.BackupRecord | None,
+    reader: stream.Reader,
+    options: Options,
+    shown: progress.Progress,
+    bounds: limits.Limits = limits.DEFAULT,
+) -> Result:
+    """Import a stream as the bytes of *backup*.
+
+    :raises InvalidInput: the stream is damaged, or is not of this backup
+    :raises Conflict: what is there stands in the way, or another run does
+    :raises CephError: the cluster was lost
+    """
+    started = time.monotonic()
+    name = options.image_name or target_image(backup, parent)
+    volume_metadata.check(pool, backup.id, options.volume_metadata)
+    import_ = _Import(pool, backup, name, reader, metering.Meter(shown), shown, bounds)
+    with pool.lock(name) as lock:
+        present = _snapshot_there(pool, name, backup)
+        state = IMPORTED
+        if present is None:
+            import_.write(lock)
+            present = _snapshot_there(pool, name, backup)
+        else:
+            state = ALREADY_THERE
+        where = volume_metadata.store(pool, backup.id, options.volume_metadata)
+    if present is None:
+        raise errors.CephError(f'Image {name}: the snapshot of backup {backup.id} has vanished.')
+    meter = import_.meter
+    return Result(
+        state,
+        name,
+        present.name,
+        import_.format,
+        present.size,
+        meter.moved,
+        meter.skipped,
+        reader.sha256 if state == IMPORTED else None,
+        where,
+        time.monotonic() - started,
+    )
+
+
+def _snapshot_there(
+    pool: ceph_pool.Pool, name: str, backup: record.BackupRecord
+) -> model.Snapshot | None:
+    with contextlib.suppress(errors.NotFound), pool.open(name) as image:
+        for snapshot in image.snapshots():
+            if naming.backup_of_snapshot(snapshot.name) == backup.id:
+                return snapshot
+    return None
+
+
+class _Import:
+    """One stream on its way into one image."""
+
+    def __init__(
+        self,
+        pool: ceph_pool.Pool,
+        backup: record.BackupRecord,
+        name: str,
+        reader: stream.Reader,
+        meter: metering.Meter,
+        shown: progress.Progress,
+        bounds: limits.Limits,
+    ) -> None:
+        self._pool = pool
+        self._backup = backup
+        self._name = name
+        self._reader = reader
+        self._shown = shown
+        self._bounds = bounds
+        self.meter = meter
+        self.format = '-'
+
+    def write(self, lock: lease.Lease) -> None:
+        size = self._backup.size * units.GIB
+        arriving = incoming.open_stream(self._reader, size)
+        self.format = arriving.format
+        self._shown.begin('Importing', size if arriving.count == 1 else None)
+        if self._pool.has_image(self._name):
+            self._add_to_image(arriving, lock)
+        else:
+            self._make_image(arriving, lock)
+
+    def _make_image(self, arriving: incoming.Incoming, lock: lease.Lease) -> None:
+        """Write a new image under a temporary name, and rename it."""
+        part = naming.temporary_image(self._name)
+        # One that a dead run left behind is not trusted.  The lock is ours.
+        self._pool.remove(part)
+        layout = arriving.layout or model.ImageLayout(0)
+        self._pool.create(part, _new_layout(layout, self._backup.size * units.GIB))
+        try:
+            with self._pool.open(part, writable=True) as image:
+                writer = chain_writer.ChainWriter(image, lock, True, self.meter, self._bounds)
+                self._write_increments(arriving, writer)
+            lock.check()
+            self._pool.rename(part, self._name)
+        except BaseException:
+            self._pool.remove(part)
+            raise
+
+    def _add_to_image(self, arriving: incoming.Incoming, lock: lease.Lease) -> None:
+        """Add to the chain that is there."""
+        with self._pool.open(self._name, writable=True) as image:
+            if writers := image.other_writers():
+                raise errors.Conflict(
+                    f'Image {self._name}: is being written by {", ".join(writers)}.',
+                    'Wait until the backup that uses it has ended, then try again.',
+                )
+            if not any(naming.backup_of_snapshot(snap.name) for snap in image.snapshots()):
+                raise _foreign_image(self._pool, self._name)
+            writer = chain_writer.ChainWriter(image, lock, False, self.meter, self._bounds)
+            with chain_writer.undone_on_error(writer):
+                self._write_increments(arriving, writer)
+
+    def _write_increments(
+        self, arriving: incoming.Incoming, writer: chain_writer.ChainWriter
+    ) -> None:
+        seen: list[str] = []
+        for increment in arriving.increments:
+            snapshot = self._snapshot_for(increment, arriving)
+            self._check_size(increment, snapshot)
+            writer.add(increment, snapshot)
+            seen.extend([snapshot] if snapshot else [])
+        if writer.snapshot_of(self._backup.id) is None:
+            raise errors.InvalidInput(
+                f'{self._reader.name}: does not hold backup {self._backup.id}; it holds '
+                f'{", ".join(seen) or "no backup"}.',
+                'Give the file of this backup, or the record of one of those.',
+            )
+        writer.finish()
+
+    def _snapshot_for(self, increment: model.Increment, arriving: incoming.Incoming) -> str | None:
+        """Return the snapshot to commit an increment as; None: none of its own."""
+        backup_id = naming.backup_of_snapshot(increment.to_snap)
+        if arriving.count > 1:
+            return increment.to_snap if backup_id else None
+        if backup_id is None:
+            return naming.new_snapshot(self._backup)
+        if backup_id != self._backup.id:
+            raise errors.InvalidInput(
+                f'{self._reader.name}: holds backup {backup_id}, but the record is of backup '
+                f'{self._backup.id}.',
+                f'Import it as what it is: openstack volume backup import-image {backup_id}',
+            )
+        return increment.to_snap
+
+    def _check_size(self, increment: model.Increment, snapshot: str | None) -> None:
+        expected = self._backup.size * units.GIB
+        if naming.backup_of_snapshot(snapshot) == self._backup.id and increment.size != expected:
+            raise errors.InvalidInput(
+                f'{self._reader.name}: the image has {increment.size} bytes, the record says '
+                f'{expected} ({self._backup.size} GiB).',
+                'The file belongs to another backup.',
+            )
+
+
+def _new_layout(layout: model.ImageLayout, size: int) -> model.ImageLayout:
+    """Take the striping that a stream tells, and the features that Cinder gives."""
+    striped = layout.stripe_count > 1
+    return model.ImageLayout(
+        size=size,
+        order=layout.order,
+        stripe_unit=layout.stripe_unit if striped else 0,
+        stripe_count=layout.stripe_count if striped else 0,
+    )
+
+
+def _foreign_image(pool: ceph_pool.Pool, name: str) -> errors.Conflict:
+    return errors.Conflict(
+        f'Image {name} in pool {pool.name}: is there, without the snapshot of any backup. It was '
+        'imported without snapshots, or it is a backup of a Cinder snapshot or of a volume that '
+        'is not in Ceph; which, cannot be told.',
+        f'If it is not needed, set it aside: rbd -p {pool.name} rename {name} {name}.aside. '
+        'If it is, put the new one elsewhere: --image-name <name>',
+    )

@@ -1,0 +1,91 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The object ``backup.<backup id>.meta`` with the metadata of the volume.
+
+Without it a restore loses the name, the properties, the image properties and
+the bootable flag of the volume.  As a file it has the name of the object.
+"""
+
+import json
+import pathlib
+
+from osc_backup_port import errors, files
+from osc_backup_port.ceph import naming
+from osc_backup_port.ceph import pool as ceph_pool
+
+
+def file_beside(image_file: pathlib.Path, backup_id: str) -> pathlib.Path:
+    """Return where the metadata lies that belongs to the file of an image."""
+    return image_file.with_name(naming.metadata_object(backup_id))
+
+
+def export(pool: ceph_pool.Pool, backup_id: str, path: pathlib.Path | None) -> str:
+    """Write the object to a file; return a line that says where it went."""
+    name = naming.metadata_object(backup_id)
+    content = pool.read_object(name)
+    if content is None:
+        return f'none: there is no object {name} in pool {pool.name}'
+    if path is None:
+        return f'not exported: name a file for it with --volume-metadata <path> ({name})'
+    files.write_private(path, content)
+    return str(path)
+
+
+def read_file(path: pathlib.Path, required: bool) -> bytes | None:
+    """Return the content of a metadata file, None where there is none.
+
+    :raises InvalidInput: it is not what Cinder writes
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        if required:
+            raise
+        return None
+    try:
+        version = json.loads(content)['version']
+    except (ValueError, KeyError, TypeError):
+        version = None
+    if version not in (1, 2):
+        raise errors.InvalidInput(
+            f'{path}: is not the metadata of a volume: expected a JSON object with "version": 2.',
+            'Export the image again, or move this file away to import without it.',
+        )
+    return content
+
+
+def check(pool: ceph_pool.Pool, backup_id: str, content: bytes | None) -> None:
+    """Make sure that *content* can be imported.
+
+    :raises Conflict: the pool has other metadata for this backup
+    """
+    name = naming.metadata_object(backup_id)
+    there = pool.read_object(name)
+    if content is not None and there not in (None, content):
+        raise errors.Conflict(
+            f'Object {name} in pool {pool.name}: is there with other content.',
+            f'Look at both: rados -p {pool.name} get {name} -. To take the file, remove the '
+            f'object first: rados -p {pool.name} rm {name}',
+        )
+
+
+def store(pool: ceph_pool.Pool, backup_id: str, content: bytes | None) -> str:
+    """Write the object; return a line that says what came of it."""
+    name = naming.metadata_object(backup_id)
+    there = pool.read_object(name)
+    if there is not None:
+        return f'already there: {name}'
+    if content is None:
+        return 'none: a restore will bring back neither name, properties nor the bootable flag'
+    pool.write_object(name, content)
+    return name

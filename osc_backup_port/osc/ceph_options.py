@@ -1,0 +1,75 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Where the Ceph cluster of the backups is: options, clouds.yaml, defaults."""
+
+import argparse
+import collections.abc
+import typing
+
+from osc_backup_port import errors, record
+from osc_backup_port.ceph import cluster
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        'Ceph',
+        'Where the backups are stored. Each of these can also be a key of the cloud in '
+        'clouds.yaml, under the name that cinder.conf gives it: backup_ceph_conf, '
+        'backup_ceph_user, backup_ceph_pool.',
+    )
+    group.add_argument(
+        '--ceph-conf',
+        metavar='<path>',
+        help='Configuration file of the cluster (default: CEPH_CONF, then /etc/ceph/ceph.conf)',
+    )
+    group.add_argument(
+        '--ceph-user',
+        metavar='<user>',
+        help='User of the cluster, without "client." (default: admin)',
+    )
+    group.add_argument(
+        '--ceph-pool',
+        metavar='<pool>',
+        help='Pool of the backups (default: the container that the record of the backup names)',
+    )
+
+
+def settings(
+    parsed_args: argparse.Namespace, cloud: collections.abc.Mapping[str, typing.Any]
+) -> cluster.Settings:
+    """Return how to reach the cluster.
+
+    :param cloud: the cloud's part of clouds.yaml
+    """
+    return cluster.Settings(
+        parsed_args.ceph_conf or cloud.get('backup_ceph_conf'),
+        parsed_args.ceph_user or cloud.get('backup_ceph_user'),
+    )
+
+
+def pool_name(
+    parsed_args: argparse.Namespace,
+    cloud: collections.abc.Mapping[str, typing.Any],
+    backup: record.BackupRecord,
+) -> str:
+    """Return the name of the pool to use.
+
+    :raises InvalidInput: nothing names one
+    """
+    found = parsed_args.ceph_pool or cloud.get('backup_ceph_pool') or backup.container
+    if not found:
+        raise errors.InvalidInput(
+            f'Backup {backup.id}: nothing names the pool of the backups.',
+            'Name it: --ceph-pool <pool>',
+        )
+    return str(found)

@@ -1,0 +1,110 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Requests to an image, and who may be asked.
+
+The two protocols are the part of ``rbd.Image`` that the engine uses, so that
+a real image is handed in as it is.
+"""
+
+import os
+import queue
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from osc_backup_port import errors
+
+
+class AioCompletion(Protocol):
+    def get_return_value(self) -> int: ...
+
+
+class AioSource(Protocol):
+    """An image that can be read."""
+
+    def aio_read(
+        self,
+        offset: int,
+        length: int,
+        oncomplete: Callable[[AioCompletion, bytes | None], None],
+    ) -> Any: ...
+
+
+class AioSink(Protocol):
+    """An image that can be written."""
+
+    def aio_write(
+        self, data: bytes, offset: int, oncomplete: Callable[[AioCompletion], None]
+    ) -> Any: ...
+
+    def aio_write_zeroes(
+        self, offset: int, length: int, oncomplete: Callable[[AioCompletion], None]
+    ) -> Any: ...
+
+    def flush(self) -> None: ...
+
+
+Queue = queue.SimpleQueue['Request']
+
+
+class Request:
+    """One operation under way.
+
+    It owns its buffer until :meth:`check` was called, because librbd does not
+    copy what it is given.  The callbacks run in a thread of librbd, where an
+    exception would be lost: they only put the request into its queue.
+    """
+
+    __slots__ = ('completion', 'data', 'length', 'offset', 'queue')
+
+    def __init__(self, done: Queue, offset: int, length: int, data: bytes | None = None) -> None:
+        self.queue = done
+        self.offset = offset
+        self.length = length
+        self.data = data
+        self.completion: AioCompletion | None = None
+
+    def read_done(self, completion: AioCompletion, data: bytes | None) -> None:
+        self.completion = completion
+        self.data = data
+        self.queue.put(self)
+
+    def write_done(self, completion: AioCompletion) -> None:
+        self.completion = completion
+        self.queue.put(self)
+
+    def overlaps(self, offset: int, length: int) -> bool:
+        return offset < self.offset + self.length and self.offset < offset + length
+
+    def check_read(self) -> None:
+        """Raise ``CephError`` unless all of the bytes asked for have come."""
+        found = self._return_value('read')
+        if self.data is None or found != self.length or len(self.data) != self.length:
+            raise errors.CephError(
+                f'Read at offset {self.offset}: asked for {self.length} bytes, got {found}.'
+            )
+
+    def check_written(self) -> None:
+        """Raise ``CephError`` unless the write was carried out."""
+        self._return_value('write')
+
+    def _return_value(self, verb: str) -> int:
+        if self.completion is None:
+            raise errors.CephError(f'The {verb} at offset {self.offset} was not completed.')
+        value = self.completion.get_return_value()
+        if value < 0:
+            raise errors.CephError(
+                f'The {verb} of {self.length} bytes at offset {self.offset} failed: '
+                f'{os.strerror(-value)}.',
+                'Look at the health of the cluster: ceph status',
+            )
+        return value

@@ -1,0 +1,112 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The whole content of an image, brought down to what differs from another.
+
+Used where a full copy meets an image that holds other backups of the same
+chain already: what is the same stays shared with them.
+"""
+
+import bisect
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from osc_backup_port import model
+from osc_backup_port.transfer import zeros
+
+
+class ReadableImage(Protocol):
+    """What is there already."""
+
+    def read(self, offset: int, length: int) -> bytes: ...
+
+    def extents(self) -> Iterator[model.Extent]: ...
+
+
+def drop_zeros(items: Iterable[model.Item]) -> Iterator[model.Item]:
+    """Pass on data only: an image that is new has zeros everywhere else."""
+    return (item for item in items if isinstance(item, model.Data))
+
+
+def differing_items(items: Iterable[model.Item], image: ReadableImage) -> Iterator[model.Item]:
+    """Yield what has to be written to *image* so that it holds just *items*.
+
+    :param items: all of the content, in any order; the rest is holes
+    """
+    covered = _Ranges()
+    for item in items:
+        start, end = item.offset, item.offset + item.length
+        seen_before = list(covered.gaps(start, end)) != [(start, end)]
+        if isinstance(item, model.Data):
+            covered.add(start, end)
+        else:
+            covered.remove(start, end)
+        if seen_before:
+            # An earlier item of the same place may still be on its way, so
+            # what could be read there now says nothing.
+            yield item
+        elif isinstance(item, model.Data):
+            yield from _differing_blocks(item, image.read(item.offset, item.length))
+    for extent in image.extents():
+        if extent.exists:
+            for start, end in covered.gaps(extent.offset, extent.offset + extent.length):
+                yield model.Zero(start, end - start)
+
+
+def _differing_blocks(item: model.Data, there: bytes) -> Iterator[model.Data]:
+    if item.data == there:
+        return
+    for at in range(0, item.length, zeros.BLOCK):
+        block = item.data[at : at + zeros.BLOCK]
+        if not there.startswith(block, at):
+            yield model.Data(item.offset + at, block)
+
+
+class _Ranges:
+    """Disjoint ranges of numbers, ends excluded, in ascending order."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+
+    def add(self, start: int, end: int) -> None:
+        first = bisect.bisect_left(self._ends, start)
+        last = bisect.bisect_right(self._starts, end)
+        if first < last:
+            start = min(start, self._starts[first])
+            end = max(end, self._ends[last - 1])
+        self._starts[first:last] = [start]
+        self._ends[first:last] = [end]
+
+    def remove(self, start: int, end: int) -> None:
+        first = bisect.bisect_right(self._ends, start)
+        last = bisect.bisect_left(self._starts, end)
+        if first >= last:
+            return
+        kept = [
+            (low, high)
+            for low, high in ((self._starts[first], start), (end, self._ends[last - 1]))
+            if low < high
+        ]
+        self._starts[first:last] = [low for low, _high in kept]
+        self._ends[first:last] = [high for _low, high in kept]
+
+    def gaps(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """Yield the parts of a range that none of these covers."""
+        for at in range(bisect.bisect_right(self._ends, start), len(self._starts)):
+            if self._starts[at] >= end:
+                break
+            if start < self._starts[at]:
+                yield start, self._starts[at]
+            start = self._ends[at]
+        if start < end:
+            yield start, end
