@@ -12,80 +12,85 @@
 
 """Files that appear whole or not at all, and only for their owner's eyes."""
 
-import collections.abc
 import contextlib
 import fcntl
 import io
 import os
 import pathlib
 import stat
+from collections.abc import Iterator
 
 from osc_backup_port import errors
 
 
 @contextlib.contextmanager
-def part_file(path: 'str | os.PathLike[str]') -> collections.abc.Iterator[io.FileIO]:
+def part_file(path: pathlib.Path) -> Iterator[io.FileIO]:
     """Write *path* under ``<path>.part``; it gets its name when the block ends.
 
     Mode 0600: a backup is somebody's disk.  When the block fails the part is
-    removed, and what was under the name before is as it was.  A link is
-    followed.  A device or a pipe, ``/dev/stdout`` for one, is written to.
+    removed, and what was under the name before is as it was.
 
     :raises Conflict: another run is writing the same file
     """
-    if _is_special(path):
-        with io.FileIO(path, 'w') as file:
-            yield file
-        return
-    target = pathlib.Path(os.path.realpath(path))
-    part = target.with_name(f'{target.name}.part')
+    part = path.with_name(f'{path.name}.part')
     # A part that a dead run left behind is not trusted: it is written anew.
-    descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with io.FileIO(descriptor, 'r+') as file:
+    file = io.FileIO(os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), 'r+')
+    with file:
         _lock(file, part)
         try:
-            os.fchmod(descriptor, 0o600)
-            os.ftruncate(descriptor, 0)
+            os.fchmod(file.fileno(), 0o600)
+            os.ftruncate(file.fileno(), 0)
             yield file
-            os.fsync(descriptor)
-            part.replace(target)
+            os.fsync(file.fileno())
+            part.rename(path)
         except BaseException:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 part.unlink()
             raise
-    sync_directory(target.parent)
+    _sync_directory(path.parent)
 
 
-def write_private(path: 'str | os.PathLike[str]', data: bytes) -> None:
-    """Write a small file, as :func:`part_file` does."""
+def write_private(path: pathlib.Path, content: bytes) -> None:
+    """Write a small file, whole or not at all, mode 0600.
+
+    A device or a pipe, ``/dev/stdout`` for one, is written to and not replaced.
+    """
+    if _is_special(path):
+        path.write_bytes(content)
+        return
     with part_file(path) as file:
-        view = memoryview(data)
+        view = memoryview(content)
         while view:
             view = view[file.write(view) or 0 :]
-
-
-def sync_directory(path: 'str | os.PathLike[str]') -> None:
-    """Make the names in a directory survive a power failure."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _lock(file: io.FileIO, part: pathlib.Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        # Between our open and our lock the other run may have finished: then
+        # this is its result, under the final name by now.
+        same = os.path.samestat(os.fstat(file.fileno()), part.stat())
+    except (BlockingIOError, FileNotFoundError):
+        same = False
+    if not same:
         raise errors.Conflict(
             f'{part}: another run is writing this file.', 'Wait for it, or choose another name.'
-        ) from None
+        )
 
 
-def _is_special(path: 'str | os.PathLike[str]') -> bool:
+def _is_special(path: pathlib.Path) -> bool:
     try:
-        mode = os.stat(path).st_mode
+        mode = path.stat().st_mode
     except FileNotFoundError:
         return False
     # A directory is left to the rename, which says what is wrong.
     return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def _sync_directory(path: pathlib.Path) -> None:
+    """Make a rename last."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
