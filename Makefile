@@ -12,11 +12,20 @@
 PYTHON := $(firstword $(wildcard /usr/bin/python3) python3)
 export BINDINGS_PYTHON := $(PYTHON)
 
+# The clouds here are the sandbox's, whatever cloud the caller's shell is set to.
+# On clouds of your own: .venv/bin/tox -e functional, with OS_CLOUD set.
+unexport OS_CLOUD OS_CLOUD_DESTINATION OS_CLIENT_CONFIG_FILE
+
 TOX := .venv/bin/tox
 SANDBOX := $(PYTHON) tools/sandbox
 
 # One after the other these are mostly waiting for pip; together they are not.
 STATIC_ENVS := pep8,docs,releasenotes
+ifeq ($(wildcard .git),)
+# reno and the theme of the documentation read the history.
+$(info No git history here: documentation and release notes are left out.)
+STATIC_ENVS := pep8
+endif
 UNIT_ENVS := py3,py3-osc6
 
 .DEFAULT_GOAL := help
