@@ -1,0 +1,110 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Judge a backup that a cloud has already by the record that is to go there."""
+
+from osc_backup_port import errors, record
+from osc_backup_port.cinder import resources
+
+_SHOW = 'openstack volume backup show'
+_IMPORT = 'openstack volume backup metadata import'
+
+
+def problem(
+    item: record.BackupRecord, there: resources.Backup, pool: str | None = None
+) -> errors.PortError | None:
+    """Return why *there* is not the backup of *item*, whole; None when it is.
+
+    :param pool: the pool that this cloud keeps its backups in, if known
+    """
+    if there.is_placeholder:
+        return _placeholder(item, there)
+    mine = (item.volume_id, item.size)
+    theirs = (there.volume_id, there.size)
+    if mine != theirs:
+        return errors.Conflict(
+            f'Backup {there.id}: another backup has this id here: of volume {theirs[0]} with '
+            f'{theirs[1]} GiB, expected volume {mine[0]} with {mine[1]} GiB.',
+            f'Look at it: {_SHOW} {there.id}',
+        )
+    if there.status.startswith('error') or there.status in ('creating', 'deleting'):
+        reason = f' ({there.fail_reason})' if there.fail_reason else ''
+        return errors.Conflict(
+            f'Backup {there.id}: is here with the status {there.status!r}{reason}, expected it to '
+            'be available, or not to be here.',
+            f'Look at it: {_SHOW} {there.id}; then delete it, or set it to available: '
+            f'openstack volume backup set --state available {there.id}',
+        )
+    if pool and item.is_ceph and there.container != pool:
+        return errors.Conflict(
+            f'Backup {there.id}: is here, but says that it lies in the pool {there.container!r}, '
+            f'expected {pool!r}. It can be neither restored nor really deleted like that.',
+            'Delete the record, which finds nothing in that pool to delete, and import it again. '
+            f'Before that make sure that there is no pool {there.container!r} in this cluster.',
+        )
+    return None
+
+
+def stuck(there: resources.Backup, timeout: float) -> errors.PortError:
+    """Return the error for a backup that is ``creating`` after the timeout."""
+    return errors.CinderError(
+        f'Backup {there.id}: is still creating after {timeout:.0f} s, expected available.',
+        'Look whether the backup service is up: openstack volume service list --service '
+        'cinder-backup. It goes on by itself when the service comes back. If it was up all the '
+        'time, its message is lost, and Cinder refuses to delete the backup as it is: run '
+        f'openstack volume backup set --state error {there.id}, restart cinder-backup, and when '
+        f'the backup is in error: {_IMPORT} --replace-failed <file>',
+    )
+
+
+def _placeholder(item: record.BackupRecord, there: resources.Backup) -> errors.PortError:
+    """Return the error for what an import left that is not complete, or failed."""
+    reason = f': {there.fail_reason}' if there.fail_reason else ''
+    if there.status != 'error':
+        return errors.Conflict(
+            f'Backup {there.id}: an import of it is here with the status {there.status!r}, '
+            'expected it to be done, or in error.',
+            'Wait for it, and run this command again.',
+        )
+    if there.is_empty_placeholder:
+        return errors.Conflict(
+            f'Backup {there.id}: an import of it failed and left a record that is in error'
+            f'{reason}.',
+            'The record names no data, so to delete it is safe; do that and import anew: '
+            f'{_IMPORT} --replace-failed <file>',
+        )
+    return errors.Conflict(
+        f'Backup {there.id}: an import of it failed{reason}. It was in this cloud before and was '
+        f'deleted; Cinder took up its old record, which still names data in {there.container!r}, '
+        'and deleting that record now deletes the data, if any is there. So it was not touched, '
+        'not even with --replace-failed.',
+        _way_out(item, there),
+    )
+
+
+def _way_out(item: record.BackupRecord, there: resources.Backup) -> str:
+    delete = f'openstack volume backup delete {there.id}'
+    if not item.is_ceph:
+        return (
+            f'If there is no data of it here yet: {delete}. Else set the data aside first, and '
+            f'put it back afterwards. Then run this command again.'
+        )
+    pool = there.container
+    image = item.base_image or f'volume-{item.volume_id}.backup.*'
+    meta = f'backup.{there.id}.meta'
+    return (
+        f'If the image is not here yet (rbd info {pool}/{image} finds none): {delete}, and run '
+        'this command again. Else set it aside, whole, with the other backups in it: '
+        f'rbd rename {pool}/{image} {pool}/aside.{image}; rados -p {pool} get {meta} {meta}; '
+        f'{delete}; and when the record is gone: rbd rename {pool}/aside.{image} {pool}/{image}; '
+        f'rados -p {pool} put {meta} {meta}; and run this command again.'
+    )

@@ -1,0 +1,283 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The records of backups: ``openstack volume backup metadata export, import, show``."""
+
+import argparse
+import collections.abc
+import os
+import pathlib
+import sys
+import typing
+
+from osc_lib.cli import format_columns
+from osc_lib.command import command
+
+from osc_backup_port import errors, record
+from osc_backup_port.formats import record_file
+from osc_backup_port.operations import export_metadata, import_metadata, read_records
+from osc_backup_port.osc import base
+
+Columns = tuple[tuple[str, ...], collections.abc.Iterable[tuple[object, ...]]]
+
+_HEADINGS = ('ID', 'Name', 'Volume ID', 'Size', 'Result', 'File')
+
+
+def _service(client_manager: typing.Any) -> typing.Any:
+    # Imported here, because `openstack --help` loads this module.
+    from osc_backup_port.cinder import backups
+
+    return backups.BackupService.from_client_manager(client_manager)
+
+
+def _some_failed(total: int, failures: list[errors.PortError], verb: str) -> errors.PortError:
+    """Return one error for all *failures*, with each hint once."""
+    told: list[str] = []
+    for error in failures:
+        told.append(error.problem)
+        if error.hint and error.hint not in told:
+            told.append(error.hint)
+    return errors.SomeFailed(f'{len(failures)} of {total} backups could not be {verb}:', told)
+
+
+class ExportBackupMetadata(base.CommandMixin, command.Lister):
+    """Export the records of volume backups
+
+    Writes what Cinder knows about a backup, as JSON: backup_service and
+    backup_url, the two strings that an import needs, and backup, the same decoded
+    for reading. Works with every backup driver. The data of the backup is not
+    part of it. Needs the admin role.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        parser.add_argument(
+            'backups', metavar='<backup>', nargs='*', help='Backup(s) to export (name or ID)'
+        )
+        parser.add_argument(
+            '--volume',
+            metavar='<volume>',
+            help='Export all backups of this volume (name or ID; ID if it was deleted)',
+        )
+        parser.add_argument('--all', action='store_true', help='Export all backups of the project')
+        parser.add_argument(
+            '--all-projects',
+            action='store_true',
+            help='With --all, --volume or a name: look in all projects',
+        )
+        where = parser.add_mutually_exclusive_group()
+        where.add_argument(
+            '--file', metavar='<path>', help='File for the record of one backup (default: stdout)'
+        )
+        where.add_argument(
+            '--directory',
+            metavar='<directory>',
+            help=(
+                'Directory for the records, one <backup ID>.json for each backup; it is made if '
+                'it is not there. An older record of the same backup is replaced'
+            ),
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Columns:
+        options = export_metadata.Options(
+            backups=parsed_args.backups,
+            volume=parsed_args.volume,
+            everything=parsed_args.all,
+            all_projects=parsed_args.all_projects,
+            file=pathlib.Path(parsed_args.file) if parsed_args.file else None,
+            directory=pathlib.Path(parsed_args.directory) if parsed_args.directory else None,
+        )
+        options.check()
+        cinder = _service(self.app.client_manager)
+        plan = export_metadata.plan(cinder, options)
+        self._record = None
+        if not options.file and not options.directory:
+            self._record = cinder.export_record(plan.results[0].backup.id)
+            return _HEADINGS, ()
+        results = export_metadata.run(cinder, plan, options)
+        failures = plan.failures + [result.error for result in results if result.error]
+        if failures:
+            total = len(results) + len(plan.failures)
+            self.fail_after_output(_some_failed(total, failures, 'exported'))
+        return _HEADINGS, [
+            (
+                result.backup.id,
+                result.backup.name,
+                result.backup.volume_id,
+                result.backup.size,
+                result.result,
+                str(result.file) if result.file and not result.error else None,
+            )
+            for result in results
+        ]
+
+    def produce_output(
+        self, parsed_args: argparse.Namespace, column_names: typing.Any, data: typing.Any
+    ) -> int:
+        if self._record is None:
+            code: int = super().produce_output(parsed_args, column_names, data)
+            return code
+        # In UTF-8 whatever the locale: it is a file that others read.
+        sys.stdout.flush()
+        sys.stdout.buffer.write(record_file.write_record(self._record).encode())
+        sys.stdout.buffer.flush()
+        return 0
+
+
+class ImportBackupMetadata(base.CommandMixin, command.Lister):
+    """Import the records of volume backups
+
+    Makes backups known to this cloud, in the project in use. Reads what "metadata export",
+    "openstack volume backup record export" (in any format) or "cinder backup-export" wrote.
+    All files are checked before anything is imported; parents go before their increments.
+    What is there already is left alone, so that the command can be run again. Only the
+    record is imported, not the data of the backup. Needs the admin role.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        parser.add_argument(
+            'files',
+            metavar='<file>',
+            nargs='+',
+            help='File(s) with records; a directory for the *.json files in it; - for stdin',
+        )
+        parser.add_argument(
+            '--ceph-pool',
+            metavar='<pool>',
+            help=(
+                'Pool that this cloud keeps its backups in, if it has another name than on the '
+                'cloud of the record (default: backup_ceph_pool of the cloud in clouds.yaml, then '
+                'the container of the record)'
+            ),
+        )
+        waiting = parser.add_mutually_exclusive_group()
+        waiting.add_argument(
+            '--wait',
+            action='store_true',
+            default=True,
+            help='Wait until each backup is available or in error (default)',
+        )
+        waiting.add_argument(
+            '--no-wait', dest='wait', action='store_false', help='Only ask for the imports'
+        )
+        parser.add_argument(
+            '--timeout',
+            metavar='<seconds>',
+            type=_seconds,
+            default=300,
+            help='How long to wait for a backup (default: %(default)s)',
+        )
+        parser.add_argument(
+            '--replace-failed',
+            action='store_true',
+            help=(
+                'Delete the record that an earlier import left in error, and import anew. Only a '
+                'record whose deletion cannot touch any data is deleted'
+            ),
+        )
+        parser.add_argument(
+            '--dry-run', action='store_true', help='Say what would be done, and do nothing'
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Columns:
+        records = read_records.read_files(parsed_args.files)
+        options = import_metadata.Options(
+            ceph_pool=parsed_args.ceph_pool or self.app.cloud.config.get('backup_ceph_pool'),
+            wait=parsed_args.wait,
+            timeout=parsed_args.timeout,
+            replace_failed=parsed_args.replace_failed,
+        )
+        cinder = _service(self.app.client_manager)
+        plan = import_metadata.plan(cinder, records, options)
+        steps = [step for generation in plan for step in generation]
+        if not parsed_args.dry_run:
+            steps = import_metadata.run(cinder, plan, options)
+        failures = [step.error for step in steps if step.error]
+        if failures:
+            self.fail_after_output(_some_failed(len(steps), failures, 'imported'))
+        return _HEADINGS, [
+            (
+                step.record.id,
+                step.record.display_name,
+                step.record.volume_id,
+                step.record.size,
+                step.result,
+                step.file,
+            )
+            for step in steps
+        ]
+
+
+class ShowBackupMetadata(base.CommandMixin, command.ShowOne):
+    """Show the record of a volume backup
+
+    A file is checked as for an import, without any cloud and without the admin role.
+    """
+
+    # A file needs no cloud.
+    auth_required = False
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        parser.add_argument(
+            'source',
+            metavar='<file or backup>',
+            help='File with a record, or - for stdin; else a backup (name or ID)',
+        )
+        parser.add_argument(
+            '--decode',
+            action='store_true',
+            help='Show each field of the record instead of the two strings that hold it',
+        )
+        return parser
+
+    def take_action(
+        self, parsed_args: argparse.Namespace
+    ) -> tuple[tuple[str, ...], tuple[object, ...]]:
+        found = self._find(parsed_args.source)
+        for text in found.warnings:
+            self.app.LOG.warning('Backup %s: %s.', found.id, text)
+        if parsed_args.decode:
+            return tuple(found.fields), tuple(map(_column, found.fields.values()))
+        return ('backup_service', 'backup_url'), (found.backup_service, found.backup_url)
+
+    def _find(self, source: str) -> record.BackupRecord:
+        if source == read_records.STDIN or os.path.exists(source):
+            records = read_records.read_file(source)
+            if len(records) > 1:
+                names = ', '.join(item.id for item in records)
+                raise errors.InvalidInput(
+                    f'{source} holds {len(records)} records, expected one: {names}.',
+                    'Split the file.',
+                )
+            return records[0]
+        if os.path.dirname(source):
+            raise errors.InvalidInput(f'{source}: No such file.')
+        self.authenticate()
+        cinder = _service(self.app.client_manager)
+        exported: record.BackupRecord = cinder.export_record(cinder.find(source).id)
+        return exported
+
+
+def _column(value: object) -> object:
+    return format_columns.DictColumn(value) if isinstance(value, dict) else value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    # Neither the past nor "nan", which is never over.
+    if not 0 <= value < float('inf'):
+        raise ValueError(text)
+    return value
