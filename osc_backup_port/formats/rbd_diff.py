@@ -82,6 +82,9 @@ class _Decoder:
                 self._names[tag] = self._read_name()
             elif tag == b's':
                 (self._size,) = _U64.unpack(self._reader.read_exactly(8))
+            elif tag == b'p':
+                # One byte, whatever the length says: it was wrong for years.
+                self._reader.read_exactly(1)
             else:
                 self._skip(tag, length)
 

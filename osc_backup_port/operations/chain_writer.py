@@ -29,6 +29,7 @@ from osc_backup_port.transfer import differing, limits, metering, writing, zeros
 class ChainWriter:
     """Writes increments to one image, which is open to write and locked.
 
+    :param name: what the image will be called, for errors
     :param fresh: the image was just made: it has no data and no snapshots
     :param meter: counts what is written
     """
@@ -36,12 +37,14 @@ class ChainWriter:
     def __init__(
         self,
         image: ceph_image.Image,
+        name: str,
         lock: lease.Lease,
         fresh: bool,
         meter: metering.Meter,
         bounds: limits.Limits = limits.DEFAULT,
     ) -> None:
         self._image = image
+        self._name = name
         self._lock = lock
         self._meter = meter
         self._bounds = bounds
@@ -117,7 +120,7 @@ class ChainWriter:
         if start is None:
             there = ', '.join(snapshot.name for snapshot in self._backups()) or 'none'
             raise errors.InvalidInput(
-                f'Image {self._image.name}: the increment starts from snapshot {name}, which is '
+                f'Image {self._name}: the increment starts from snapshot {name}, which is '
                 f'not on it; there: {there}.',
                 f'Import {_wanted(backup_id)} first, or export the backup in full (without '
                 '--from-backup).',

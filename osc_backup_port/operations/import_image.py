@@ -23,6 +23,7 @@ import dataclasses
 import time
 
 from osc_backup_port import errors, model, progress, record, units
+from osc_backup_port.ceph import image as ceph_image
 from osc_backup_port.ceph import lease, naming
 from osc_backup_port.ceph import pool as ceph_pool
 from osc_backup_port.formats import incoming, stream
@@ -170,7 +171,7 @@ class _Import:
         self._pool.create(part, _new_layout(layout, self._backup.size * units.GIB))
         try:
             with self._pool.open(part, writable=True) as image:
-                writer = chain_writer.ChainWriter(image, lock, True, self.meter, self._bounds)
+                writer = self._writer(image, lock, fresh=True)
                 self._write_increments(arriving, writer)
             lock.check()
             self._pool.rename(part, self._name)
@@ -188,9 +189,14 @@ class _Import:
                 )
             if not any(naming.backup_of_snapshot(snap.name) for snap in image.snapshots()):
                 raise _foreign_image(self._pool, self._name)
-            writer = chain_writer.ChainWriter(image, lock, False, self.meter, self._bounds)
+            writer = self._writer(image, lock, fresh=False)
             with chain_writer.undone_on_error(writer):
                 self._write_increments(arriving, writer)
+
+    def _writer(
+        self, image: ceph_image.Image, lock: lease.Lease, fresh: bool
+    ) -> chain_writer.ChainWriter:
+        return chain_writer.ChainWriter(image, self._name, lock, fresh, self.meter, self._bounds)
 
     def _write_increments(
         self, arriving: incoming.Incoming, writer: chain_writer.ChainWriter
