@@ -2,6 +2,10 @@
 # only git, make, python3 and root (or sudo) exist.
 #
 #   make test       linters, docs, release notes, unit and functional tests
+#   make static     of these, linters, docs and release notes: no Ceph needed
+#   make unit       of these, the unit tests: no Ceph needed
+#   make functional of these, the tests against two real clouds
+#   make cover      the unit tests, with coverage
 #   make demo       the commands at work between two real clouds
 #   make bench      how fast it is
 #   make test-long  the tests that take minutes
@@ -16,7 +20,7 @@ export BINDINGS_PYTHON := $(PYTHON)
 # On clouds of your own: .venv/bin/tox -e functional, with OS_CLOUD set.
 unexport OS_CLOUD OS_CLOUD_DESTINATION OS_CLIENT_CONFIG_FILE
 
-TOX := .venv/bin/tox
+TOX := .venv/bin/python -m tox
 SANDBOX := $(PYTHON) tools/sandbox
 
 # One after the other these are mostly waiting for pip; together they are not.
@@ -36,39 +40,43 @@ UNIT_ENVS := py3,py3-osc6
 help:
 	@sed -n 's/^#   //p' Makefile
 
-# Debian's packages, where they are missing, then tox in an environment of its
-# own. Nothing is done, and nothing is said, where all is there.
+# The packages of the distribution, where some are missing: Ceph and its Python
+# bindings, the services' database and queue, python3-venv.
 install:
 	@$(SANDBOX) install
-	@test -x $(TOX) || { rm -rf .venv && $(PYTHON) -m venv .venv && \
-		.venv/bin/python -m pip install --quiet --disable-pip-version-check 'tox>=4.20,<5'; }
 
-static: install
+.venv/bin/tox:
+	@rm -rf .venv
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check 'tox>=4.20,<5'
+
+static: .venv/bin/tox
 	@$(TOX) run-parallel --parallel-no-spinner -e $(STATIC_ENVS)
 
 # -qq: pytest's closing line is then the last one.
-unit: install
+unit: .venv/bin/tox
 	@$(TOX) run -qq -e $(UNIT_ENVS)
 
-functional: install
+functional: install .venv/bin/tox
 	@$(TOX) run -qq -e functional
 
-test: static unit functional
+# The packages first: python3-venv is one of them.
+test: install static unit functional
 
-test-long: install
+test-long: install .venv/bin/tox
 	@$(TOX) run -qq -e long
 
-cover: install
+cover: .venv/bin/tox
 	@$(TOX) run -qq -e cover
 
-demo: install
+demo: install .venv/bin/tox
 	@$(TOX) run -qq -e demo
 
-bench: install
+bench: install .venv/bin/tox
 	@test -e tools/bench || { echo 'make bench: tools/bench is not written yet' >&2; exit 1; }
 	@$(TOX) run -qq -e bench
 
 clean:
 	@$(SANDBOX) down --purge
-	@rm -rf .venv .tox .import_linter_cache .mypy_cache .pytest_cache .ruff_cache \
+	@rm -rf $(if $(SANDBOX_DIR),,.sandbox) .venv .tox .import_linter_cache .mypy_cache .pytest_cache .ruff_cache \
 		.coverage cover build dist doc/build releasenotes/build *.egg-info

@@ -63,16 +63,19 @@ report = {
 print(json.dumps(report), file=sys.stderr)
 """
 
-# Everything that the shell itself needs is there before the class is loaded,
-# so what is new was imported by us.
+# The libraries of the shell itself are there before the class is loaded, so a
+# library that is new was imported by us.
 LOAD_COMMAND = """
 import importlib, json, sys
 from openstackclient import shell
 from osc_lib.command import command
-before = set(sys.modules)
+def roots():
+    return {name.partition('.')[0] for name in sys.modules}
+
+before = roots()
 getattr(importlib.import_module(sys.argv[1]), sys.argv[2])
-roots = {name.partition('.')[0] for name in set(sys.modules) - before}
-print(json.dumps(sorted(roots - {PACKAGE} - sys.stdlib_module_names)), file=sys.stderr)
+brought = roots() - before - {PACKAGE} - sys.stdlib_module_names
+print(json.dumps(sorted(brought)), file=sys.stderr)
 """
 
 
