@@ -104,6 +104,11 @@ class Cloud:
         answer = self._adapter.request(path, method, json=body, microversion=microversion)
         return answer.json() if answer.content else None
 
+    @property
+    def project_id(self) -> str:
+        """The project that this user works in."""
+        return str(self._adapter.get_project_id())
+
     def status(self, path: str) -> int:
         """Return the HTTP status of a GET, whatever it is."""
         return int(self._adapter.get(path, raise_exc=False).status_code)
