@@ -1,0 +1,27 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Plain progress lines, from several threads."""
+
+import sys
+import threading
+import time
+
+_lock = threading.Lock()
+_began = time.monotonic()
+
+
+def say(who: str, what: str) -> None:
+    """Print one line to stderr: seconds since the start, who, what."""
+    with _lock:
+        elapsed = time.monotonic() - _began
+        print(f'[{elapsed:5.1f}s] {who}: {what}', file=sys.stderr, flush=True)
