@@ -78,8 +78,11 @@ class Lease:
             )
 
     def release(self) -> None:
-        """Give it back.  Removing the object while it is locked leaves no gap
-        in which somebody else's lock could be removed."""
+        """Give it back.
+
+        Removing the object while it is locked leaves no gap in which somebody
+        else's lock could be removed.
+        """
         self._stop.set()
         self._keeper.join()
         if not self._lost:

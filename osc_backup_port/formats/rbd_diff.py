@@ -28,6 +28,7 @@ from osc_backup_port import errors, model, units
 from osc_backup_port.formats import stream
 
 BANNERS = {1: b'rbd diff v1\n', 2: b'rbd diff v2\n'}
+END = b'e'
 _LARGEST_NAME = 4096
 #: Data is handed on in pieces of at most this size, however large a record
 #: says that it is.
@@ -75,7 +76,7 @@ class _Decoder:
         """Read the records before the data; return the first tag of those."""
         while True:
             tag = self._reader.read_exactly(1)
-            if tag in (b'w', b'z', b'e'):
+            if tag in (b'w', b'z', END):
                 return tag
             length = self._read_length()
             if tag in (b'f', b't'):
@@ -89,7 +90,7 @@ class _Decoder:
                 self._skip(tag, length)
 
     def _read_items(self, tag: bytes) -> Iterator[model.Item]:
-        while tag != b'e':
+        while tag != END:
             length = self._read_length()
             if tag in (b'w', b'z'):
                 yield from self._read_range(tag)
@@ -142,9 +143,15 @@ class _Decoder:
 
 def encode(increment: model.Increment, version: int = 1) -> Iterator[bytes]:
     """Yield *increment* as the bytes of a diff stream."""
-    yield BANNERS[version] + b''.join(_encode_metadata(increment, version))
-    yield from encode_items(increment.items, version)
-    yield b'e'
+    yield encode_header(increment, version)
+    for record in encode_items(increment.items, version):
+        yield from record
+    yield END
+
+
+def encode_header(increment: model.Increment, version: int = 1) -> bytes:
+    """Return what comes before the data."""
+    return BANNERS[version] + b''.join(_encode_metadata(increment, version))
 
 
 def _encode_metadata(increment: model.Increment, version: int) -> Iterator[bytes]:
@@ -158,15 +165,14 @@ def _encode_metadata(increment: model.Increment, version: int) -> Iterator[bytes
     yield _record(b's', _U64.pack(increment.size), version)
 
 
-def encode_items(items: Iterable[model.Item], version: int = 1) -> Iterator[bytes]:
-    """Yield the data records of *items*, without banner and end mark."""
+def encode_items(items: Iterable[model.Item], version: int = 1) -> Iterator[tuple[bytes, ...]]:
+    """Yield a record for each of *items*, in pieces that need not be joined."""
     for item in items:
         place = _RANGE.pack(item.offset, item.length)
         if isinstance(item, model.Zero):
-            yield _record(b'z', place, version)
+            yield (_record(b'z', place, version),)
         else:
-            yield _record(b'w', place, version, len(item.data))
-            yield item.data
+            yield _record(b'w', place, version, len(item.data)), item.data
 
 
 def _record(tag: bytes, content: bytes, version: int, more: int = 0) -> bytes:

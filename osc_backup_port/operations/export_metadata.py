@@ -12,7 +12,6 @@
 
 """Write the records of backups to files."""
 
-import collections.abc
 import dataclasses
 import pathlib
 import typing
@@ -20,23 +19,11 @@ import typing
 from osc_backup_port import errors, files, record
 from osc_backup_port.cinder import resources
 from osc_backup_port.formats import record_file
-from osc_backup_port.operations import side_by_side
-
-# A backup in one of these is no backup, or not yet, or not any more.  One with
-# any other status (restoring) is, and that it cannot be exported is a failure.
-_NOT_A_BACKUP = frozenset({'creating', 'deleting', 'error', 'error_deleting'})
+from osc_backup_port.operations import selection, side_by_side
 
 
-class Cinder(typing.Protocol):
+class Cinder(selection.Cinder, typing.Protocol):
     """What this operation needs of the Block Storage service."""
-
-    def find(self, name_or_id: str, all_projects: bool = False) -> resources.Backup: ...
-
-    def find_volume(self, name_or_id: str) -> resources.Volume: ...
-
-    def list(
-        self, volume_id: str | None = None, all_projects: bool = False
-    ) -> collections.abc.Sequence[resources.Backup]: ...
 
     def export_record(self, backup_id: str) -> record.BackupRecord: ...
 
@@ -48,23 +35,16 @@ class Options:
     Neither *file* nor *directory*: the caller writes the one record itself.
     """
 
-    backups: collections.abc.Sequence[str] = ()
-    volume: str | None = None
-    everything: bool = False
-    all_projects: bool = False
+    wanted: selection.Selection
     file: pathlib.Path | None = None
     directory: pathlib.Path | None = None
 
     def check(self) -> None:
         """:raises errors.InvalidInput: the options do not go together"""
-        ways = [bool(self.backups), self.volume is not None, self.everything]
-        if sum(ways) != 1:
-            raise errors.InvalidInput(
-                'Which backups? Expected one of: <backup>..., --volume <volume>, --all.'
-            )
+        self.wanted.check()
         if self.file and self.directory:
             raise errors.InvalidInput('Expected --file or --directory, not both.')
-        if not self.directory and len(self.backups) != 1:
+        if not self.directory and len(self.wanted.backups) != 1:
             raise errors.InvalidInput(
                 'Several records do not go into one file.', 'Add: --directory <directory>'
             )
@@ -94,36 +74,13 @@ def plan(cinder: Cinder, options: Options) -> Plan:
     :raises errors.PortError: none of them can be found
     """
     options.check()
-    failures: list[errors.PortError] = []
-    if options.backups:
-        found = []
-        names = list(dict.fromkeys(options.backups))
-        for item in side_by_side.each(
-            lambda name: cinder.find(name, all_projects=options.all_projects), names
-        ):
-            if isinstance(item, errors.PortError):
-                failures.append(item)
-            else:
-                found.append(item)
-        if len(names) == 1 and failures:
-            raise failures[0]
-        found = list({backup.id: backup for backup in found}.values())
-        return Plan([Result(backup) for backup in found], failures)
-    volume_id = None
-    if options.volume is not None:
-        volume_id = cinder.find_volume(options.volume).id
-    listed = cinder.list(volume_id=volume_id, all_projects=options.all_projects)
-    results = [Result(backup) for backup in listed]
-    for result in results:
-        if result.backup.status in _NOT_A_BACKUP:
-            result.result = f'skipped: {result.backup.status}'
-    if not results:
-        where = f'of volume {volume_id}' if volume_id else 'in this project'
-        raise errors.NotFound(
-            f'There are no backups {where}.',
-            None if options.all_projects else 'For those of other projects: --all-projects',
-        )
-    return Plan(results, failures)
+    found = selection.select(cinder, options.wanted)
+    results = [Result(backup) for backup in found.backups]
+    if not options.wanted.backups:
+        for result in results:
+            if not selection.is_backup(result.backup):
+                result.result = f'skipped: {result.backup.status}'
+    return Plan(results, found.failures)
 
 
 def run(cinder: Cinder, work: Plan, options: Options) -> list[Result]:

@@ -36,7 +36,8 @@ ALREADY_THERE = 'already there'
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Options:
-    """
+    """What the user may choose.
+
     :param image_name: where to put it; None: where Cinder looks for it
     :param volume_metadata: the content of the ``.meta`` object
     """

@@ -24,7 +24,7 @@ from osc_lib.command import command
 
 from osc_backup_port import errors, record
 from osc_backup_port.formats import record_file
-from osc_backup_port.operations import export_metadata, import_metadata, read_records
+from osc_backup_port.operations import export_metadata, import_metadata, read_records, selection
 from osc_backup_port.osc import base
 
 Columns = tuple[tuple[str, ...], collections.abc.Iterable[tuple[object, ...]]]
@@ -90,10 +90,12 @@ class ExportBackupMetadata(base.CommandMixin, command.Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
         options = export_metadata.Options(
-            backups=parsed_args.backups,
-            volume=parsed_args.volume,
-            everything=parsed_args.all,
-            all_projects=parsed_args.all_projects,
+            selection.Selection(
+                backups=parsed_args.backups,
+                volume=parsed_args.volume,
+                everything=parsed_args.all,
+                all_projects=parsed_args.all_projects,
+            ),
             file=pathlib.Path(parsed_args.file) if parsed_args.file else None,
             directory=pathlib.Path(parsed_args.directory) if parsed_args.directory else None,
         )
@@ -150,7 +152,7 @@ class ImportBackupMetadata(base.CommandMixin, command.Lister):
             'files',
             metavar='<file>',
             nargs='+',
-            help='File(s) with records; a directory for the *.json files in it; - for stdin',
+            help='File(s) with records; a directory for all .json files in it; - for stdin',
         )
         parser.add_argument(
             '--ceph-pool',

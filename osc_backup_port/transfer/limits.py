@@ -26,7 +26,8 @@ from osc_backup_port import units
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Limits:
-    """
+    """What bounds a transfer.
+
     :param requests: operations in flight to the cluster, of each direction
     :param request_size: bytes of the largest of them
     :param window: pieces read or being read that are not delivered yet
