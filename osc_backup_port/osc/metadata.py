@@ -50,7 +50,7 @@ def _some_failed(total: int, failures: list[errors.PortError], verb: str) -> err
 
 
 class ExportBackupMetadata(base.CommandMixin, command.Lister):
-    """Export the records of volume backups
+    """Export the records of volume backups.
 
     Writes what Cinder knows about a backup, as JSON: backup_service and
     backup_url, the two strings that an import needs, and backup, the same decoded
@@ -137,7 +137,7 @@ class ExportBackupMetadata(base.CommandMixin, command.Lister):
 
 
 class ImportBackupMetadata(base.CommandMixin, command.Lister):
-    """Import the records of volume backups
+    """Import the records of volume backups.
 
     Makes backups known to this cloud, in the project in use. Reads what "metadata export",
     "openstack volume backup record export" (in any format) or "cinder backup-export" wrote.
@@ -223,7 +223,7 @@ class ImportBackupMetadata(base.CommandMixin, command.Lister):
 
 
 class ShowBackupMetadata(base.CommandMixin, command.ShowOne):
-    """Show the record of a volume backup
+    """Show the record of a volume backup.
 
     A file is checked as for an import, without any cloud and without the admin role.
     """
