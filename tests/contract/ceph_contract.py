@@ -1,0 +1,457 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What the package relies on of Ceph: one suite, for the real thing and for the fake.
+
+A class of tests derives from :class:`CephContract` and gives it a fixture
+``ceph``.  Where a test fails on one of the two only, the fake is wrong, or
+Ceph has changed.
+"""
+
+import random
+import threading
+import time
+from typing import Any, Protocol
+
+import pytest
+
+from osc_backup_port import errors, model, units
+from osc_backup_port.ceph import lease, pool
+from osc_backup_port.transfer import differing, limits, reading, writing
+
+SIZE = 20 * units.MIB
+BOUNDS = limits.Limits(requests=8, request_size=units.MIB, window=12)
+
+
+class Ceph(Protocol):
+    """A pool that may be used, and the bindings to it.
+
+    :ivar prefix: with which the names of all that a test makes begin
+    """
+
+    rados: Any
+    rbd: Any
+    prefix: str
+
+    def connect(self) -> Any:
+        """Return a context of the pool, of a client of its own, and its id."""
+
+    def pool(self) -> pool.Pool:
+        """Return the pool, as the package sees it, of a client of its own."""
+
+
+class Bytes:
+    """A small image as plain bytes, written to in step with the real one."""
+
+    def __init__(self, size: int) -> None:
+        self.data = bytearray(size)
+
+    def apply(self, items: list[model.Item]) -> None:
+        for item in items:
+            content = item.data if isinstance(item, model.Data) else bytes(item.length)
+            self.data[item.offset : item.offset + item.length] = content
+
+
+def some_changes(source: random.Random, size: int, count: int = 12) -> list[model.Item]:
+    """Return changes that fall into, onto and across objects, far and near."""
+    edges = [0, 4095, 4096, 4 * units.MIB, 8 * units.MIB, 12 * units.MIB, size]
+    found: list[model.Item] = []
+    for _ in range(count):
+        start = min(source.choice(edges) + source.choice([0, 1, 4096, 100_000]), size - 1)
+        length = min(source.choice([1, 4096, 70_000, 3 * units.MIB, 8 * units.MIB]), size - start)
+        if source.random() < 0.4:
+            found.append(model.Zero(start, length))
+        else:
+            length = min(length, 3 * units.MIB)
+            found.append(model.Data(start, source.randbytes(length)))
+    return found
+
+
+def read_all(image: Any, size: int) -> bytes:
+    content = Bytes(size)
+    content.apply(list(reading.read_items(image, image.extents(), BOUNDS)))
+    return bytes(content.data)
+
+
+class CephContract:
+    """The tests."""
+
+    def test_an_image_is_created_as_cinder_does_and_found_again(self, ceph: Ceph) -> None:
+        where, name = ceph.pool(), f'{ceph.prefix}image'
+
+        assert not where.has_image(name)
+        where.create(name, model.ImageLayout(SIZE))
+
+        assert where.has_image(name)
+        assert name in where.images()
+        with where.open(name) as image:
+            assert image.size() == SIZE
+            assert image.layout() == model.ImageLayout(SIZE, 22, 1 | 4 | 8 | 16, 4 * units.MIB, 1)
+            assert image.snapshots() == []
+            assert list(image.extents()) == []
+
+    def test_order_and_striping_are_kept(self, ceph: Ceph) -> None:
+        where, name = ceph.pool(), f'{ceph.prefix}striped'
+        layout = model.ImageLayout(SIZE, 20, stripe_unit=65536, stripe_count=4)
+
+        where.create(name, layout)
+
+        with where.open(name) as image:
+            found = image.layout()
+        assert (found.order, found.stripe_unit, found.stripe_count) == (20, 65536, 4)
+
+    def test_creating_what_is_there_is_a_conflict(self, ceph: Ceph) -> None:
+        where, name = ceph.pool(), f'{ceph.prefix}image'
+        where.create(name, model.ImageLayout(SIZE))
+
+        with pytest.raises(errors.Conflict, match='is there already'):
+            where.create(name, model.ImageLayout(SIZE))
+
+    def test_renaming_moves_all_and_replaces_nothing(self, ceph: Ceph) -> None:
+        where, one, two = ceph.pool(), f'{ceph.prefix}one', f'{ceph.prefix}two'
+        where.create(one, model.ImageLayout(SIZE))
+        where.create(two, model.ImageLayout(SIZE + 4096))
+        with where.open(one, writable=True) as image:
+            image.create_snapshot('s')
+
+        with pytest.raises(errors.Conflict, match='is there already'):
+            where.rename(one, two)
+        where.rename(one, f'{ceph.prefix}three')
+
+        with pytest.raises(errors.NotFound):
+            where.rename(one, f'{ceph.prefix}four')
+        assert not where.has_image(one)
+        with where.open(f'{ceph.prefix}three') as image:
+            assert [snapshot.name for snapshot in image.snapshots()] == ['s']
+
+    def test_what_is_not_there_cannot_be_opened(self, ceph: Ceph) -> None:
+        where, name = ceph.pool(), f'{ceph.prefix}image'
+        where.create(name, model.ImageLayout(SIZE))
+
+        with pytest.raises(errors.NotFound), where.open(f'{name}x'):
+            pass
+        with pytest.raises(errors.NotFound), where.open(name, 'no-such-snapshot'):
+            pass
+
+    def test_removing_takes_the_snapshots_along_and_may_be_repeated(self, ceph: Ceph) -> None:
+        where, name = ceph.pool(), f'{ceph.prefix}image'
+        where.create(name, model.ImageLayout(SIZE))
+        with where.open(name, writable=True) as image:
+            image.create_snapshot('s')
+
+        where.remove(name)
+        where.remove(name)
+
+        assert not where.has_image(name)
+
+    def test_an_image_with_snapshots_is_not_removed_by_the_bindings(self, ceph: Ceph) -> None:
+        where, name = ceph.pool(), f'{ceph.prefix}image'
+        where.create(name, model.ImageLayout(SIZE))
+        with where.open(name, writable=True) as image:
+            image.create_snapshot('s')
+        ioctx, _client_id = ceph.connect()
+
+        with pytest.raises(ceph.rbd.Error):
+            ceph.rbd.RBD().remove(ioctx, name)
+
+        assert where.has_image(name)
+
+    def test_an_image_that_is_open_to_write_is_not_removed(
+        self, ceph: Ceph, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        where, name = ceph.pool(), f'{ceph.prefix}image'
+        monkeypatch.setattr(pool, '_WATCH_TIMEOUT', 0)
+        where.create(name, model.ImageLayout(SIZE))
+
+        with (
+            ceph.pool().open(name, writable=True),
+            pytest.raises(errors.Conflict, match='in use by another client'),
+        ):
+            where.remove(name)
+
+        assert where.has_image(name)
+
+    def test_writers_are_seen_by_others_and_readers_are_not(self, ceph: Ceph) -> None:
+        one, two, name = ceph.pool(), ceph.pool(), f'{ceph.prefix}image'
+        one.create(name, model.ImageLayout(SIZE))
+
+        with one.open(name, writable=True) as image, two.open(name) as reader:
+            assert image.other_writers() == []
+            assert len(reader.other_writers()) == 1
+        with one.open(name) as reader, two.open(name):
+            assert reader.other_writers() == []
+
+    def test_snapshots_keep_what_was_and_list_in_the_order_of_their_making(
+        self, ceph: Ceph
+    ) -> None:
+        where, name = ceph.pool(), f'{ceph.prefix}image'
+        where.create(name, model.ImageLayout(SIZE))
+        with where.open(name, writable=True) as image:
+            writing.write_items(image, [model.Data(0, b'old')], BOUNDS)
+            image.create_snapshot('z')
+            writing.write_items(image, [model.Data(0, b'new')], BOUNDS)
+            image.resize(SIZE + 4096)
+            image.create_snapshot('a')
+            with pytest.raises(errors.Conflict):
+                image.create_snapshot('a')
+
+            found = image.snapshots()
+
+        assert [(snapshot.name, snapshot.size) for snapshot in found] == [
+            ('z', SIZE),
+            ('a', SIZE + 4096),
+        ]
+        assert found[0].id < found[1].id
+        for snapshot, content in (('z', b'old'), ('a', b'new')):
+            with where.open(name, snapshot) as image:
+                assert image.read(0, 3) == content
+        with where.open(name, 'z') as image:
+            assert image.size() == SIZE
+
+    def test_a_removed_snapshot_is_gone(self, ceph: Ceph) -> None:
+        where, name = ceph.pool(), f'{ceph.prefix}image'
+        where.create(name, model.ImageLayout(SIZE))
+        with where.open(name, writable=True) as image:
+            image.create_snapshot('s')
+            image.remove_snapshot('s')
+
+            assert image.snapshots() == []
+            with pytest.raises(errors.NotFound):
+                image.remove_snapshot('s')
+            with pytest.raises(errors.NotFound):
+                image.roll_back('s')
+
+    def test_rolling_back_brings_content_and_size_back(self, ceph: Ceph) -> None:
+        where, name = ceph.pool(), f'{ceph.prefix}image'
+        where.create(name, model.ImageLayout(SIZE))
+        source, content = random.Random(1), Bytes(SIZE)
+        changes = some_changes(source, SIZE)
+        content.apply(changes)
+        with where.open(name, writable=True) as image:
+            writing.write_items(image, changes, BOUNDS)
+            image.create_snapshot('s')
+            image.resize(2 * SIZE)
+            writing.write_items(image, some_changes(source, 2 * SIZE), BOUNDS)
+
+            image.roll_back('s')
+
+            assert image.size() == SIZE
+            assert read_all(image, SIZE) == content.data
+
+    def test_what_was_cut_off_is_zero_when_it_comes_back(self, ceph: Ceph) -> None:
+        where, name = ceph.pool(), f'{ceph.prefix}image'
+        where.create(name, model.ImageLayout(SIZE))
+        with where.open(name, writable=True) as image:
+            writing.write_items(image, [model.Data(0, b'x' * SIZE)], BOUNDS)
+            image.resize(5000)
+            image.resize(SIZE)
+
+            assert read_all(image, SIZE) == b'x' * 5000 + bytes(SIZE - 5000)
+
+    @pytest.mark.parametrize('seed', range(4))
+    def test_extents_lead_from_any_snapshot_to_any_later_point(
+        self, ceph: Ceph, seed: int
+    ) -> None:
+        """What lies outside of the extents did not change; what is no data there is zero."""
+        where, name, source = ceph.pool(), f'{ceph.prefix}image', random.Random(seed)
+        where.create(name, model.ImageLayout(SIZE))
+        content = Bytes(SIZE)
+        points: list[tuple[str | None, bytes]] = [(None, bytes(SIZE))]
+        with where.open(name, writable=True) as image:
+            for number in range(3):
+                changes = some_changes(source, SIZE, 5)
+                writing.write_items(image, changes, BOUNDS)
+                content.apply(changes)
+                image.create_snapshot(f's{number}')
+                points.append((f's{number}', bytes(content.data)))
+
+        for at, (start, before) in enumerate(points):
+            for end, after in points[at + 1 :]:
+                with where.open(name, end) as image:
+                    extents = list(image.extents(start))
+                    moved = list(reading.read_items(image, iter(extents), BOUNDS))
+                copy = Bytes(SIZE)
+                copy.data[:] = before
+                copy.apply(moved)
+                assert bytes(copy.data) == after, (start, end)
+                assert extents == sorted(extents)
+                assert sum(extent.length for extent in extents) <= SIZE
+
+    def test_extents_without_an_object_map_are_right_too(self, ceph: Ceph) -> None:
+        where, name = ceph.pool(), f'{ceph.prefix}image'
+        where.create(name, model.ImageLayout(SIZE, features=1))
+        content, changes = Bytes(SIZE), some_changes(random.Random(7), SIZE)
+        content.apply(changes)
+        with where.open(name, writable=True) as image:
+            writing.write_items(image, changes, BOUNDS)
+
+            assert read_all(image, SIZE) == content.data
+
+    def test_no_increment_leads_backwards(self, ceph: Ceph) -> None:
+        where, name = ceph.pool(), f'{ceph.prefix}image'
+        where.create(name, model.ImageLayout(SIZE))
+        with where.open(name, writable=True) as image:
+            image.create_snapshot('one')
+            image.create_snapshot('two')
+
+        with where.open(name, 'one') as image, pytest.raises(errors.CephError):
+            list(image.extents('two'))
+
+    def test_zeros_that_cover_an_object_give_it_back(self, ceph: Ceph) -> None:
+        where, name = ceph.pool(), f'{ceph.prefix}image'
+        where.create(name, model.ImageLayout(SIZE))
+        with where.open(name, writable=True) as image:
+            writing.write_items(image, [model.Data(0, b'x' * 8 * units.MIB)], BOUNDS)
+            writing.write_items(image, [model.Zero(0, 8 * units.MIB)], BOUNDS)
+
+            assert list(image.extents()) == []
+
+    def test_a_full_copy_becomes_what_is_different(self, ceph: Ceph) -> None:
+        where, name, source = ceph.pool(), f'{ceph.prefix}image', random.Random(3)
+        where.create(name, model.ImageLayout(SIZE))
+        first, second = some_changes(source, SIZE), some_changes(source, SIZE, 3)
+        content = Bytes(SIZE)
+        with where.open(name, writable=True) as image:
+            writing.write_items(image, first, BOUNDS)
+            content.apply(first)
+            content.apply(second)
+            whole: list[model.Item] = [
+                model.Data(at, bytes(content.data[at : at + units.MIB]))
+                for at in range(0, SIZE, units.MIB)
+            ]
+
+            writing.write_items(image, differing.differing_items(whole, image), BOUNDS)
+
+            assert read_all(image, SIZE) == content.data
+            assert list(differing.differing_items(whole, image)) == []
+
+    def test_a_write_outside_of_the_image_fails(self, ceph: Ceph) -> None:
+        where, name = ceph.pool(), f'{ceph.prefix}image'
+        where.create(name, model.ImageLayout(SIZE))
+        for item in (model.Data(SIZE, b'x'), model.Zero(SIZE, 1)):
+            with (
+                where.open(name, writable=True) as image,
+                pytest.raises(errors.CephError, match='Invalid argument'),
+            ):
+                writing.write_items(image, [item], BOUNDS)
+
+    def test_a_write_over_the_end_is_cut_without_a_word(self, ceph: Ceph) -> None:
+        """Why the codecs check the bounds themselves."""
+        where, name = ceph.pool(), f'{ceph.prefix}image'
+        where.create(name, model.ImageLayout(SIZE))
+        with where.open(name, writable=True) as image:
+            writing.write_items(image, [model.Data(SIZE - 2, b'xyz')], BOUNDS)
+
+            assert image.size() == SIZE
+            assert image.read(SIZE - 2, 2) == b'xy'
+
+    def test_a_read_over_the_end_is_short_and_told(self, ceph: Ceph) -> None:
+        where, name = ceph.pool(), f'{ceph.prefix}image'
+        where.create(name, model.ImageLayout(SIZE))
+        uneven = limits.Limits(request_size=3 * units.MIB)
+        with (
+            where.open(name) as image,
+            pytest.raises(errors.CephError, match='asked for 8 bytes, got 4'),
+        ):
+            list(reading.read_items(image, [model.Extent(SIZE - 4, 8, True)], uneven))
+
+    def test_what_is_open_to_read_cannot_be_changed(self, ceph: Ceph) -> None:
+        where, name = ceph.pool(), f'{ceph.prefix}image'
+        where.create(name, model.ImageLayout(SIZE))
+        with where.open(name) as image:
+            with pytest.raises(errors.CephError):
+                image.create_snapshot('s')
+            with pytest.raises(errors.CephError):
+                writing.write_items(image, [model.Data(0, b'x')], BOUNDS)
+
+    def test_objects_by_name(self, ceph: Ceph) -> None:
+        where, name = ceph.pool(), f'{ceph.prefix}object'
+
+        assert where.read_object(name) is None
+        where.write_object(name, b'long content')
+        where.write_object(name, b'short')
+
+        assert where.read_object(name) == b'short'
+        assert where.objects(ceph.prefix) == [name]
+        where.remove_object(name)
+        where.remove_object(name)
+        assert where.read_object(name) is None
+
+    def test_a_lock_keeps_others_out_and_leaves_nothing(
+        self, ceph: Ceph, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(lease, '_PATIENCE', 0)
+        one, two, name = ceph.pool(), ceph.pool(), f'{ceph.prefix}image'
+
+        with one.lock(name) as held:
+            held.check()
+            for other in (one, two):
+                with pytest.raises(errors.Conflict, match='another import'), other.lock(name):
+                    pass
+            assert [f'osc-backup-port.{name}.lock'] == one.objects(f'osc-backup-port.{name}')
+
+        assert one.objects(f'osc-backup-port.{name}') == []
+        with two.lock(name):
+            pass
+
+    def test_a_lock_is_renewed_while_its_owner_lives(
+        self, ceph: Ceph, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(lease, 'DURATION', 1)
+        monkeypatch.setattr(lease, '_PATIENCE', 2)
+        one, two, name = ceph.pool(), ceph.pool(), f'{ceph.prefix}image'
+
+        with one.lock(name) as held:
+            with pytest.raises(errors.Conflict), two.lock(name):
+                pass
+            held.check()
+
+    def test_a_lock_of_the_dead_expires(self, ceph: Ceph, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(lease, 'DURATION', 1)
+        monkeypatch.setattr(lease, '_PATIENCE', 5)
+        ioctx, _client_id = ceph.connect()
+        name = f'{ceph.prefix}image'
+        lock = f'osc-backup-port.{name}.lock'
+        ioctx.lock_exclusive(lock, 'osc_backup_port', 'dead', 'd', 1, 1)
+        started = time.monotonic()
+
+        with ceph.pool().lock(name):
+            waited = time.monotonic() - started
+            with pytest.raises(ceph.rados.ObjectBusy):
+                ioctx.lock_exclusive(lock, 'osc_backup_port', 'dead', 'd', 1, 1)
+
+        assert 0.2 < waited < 4
+
+    def test_completions_come_from_another_thread(self, ceph: Ceph) -> None:
+        where, name = ceph.pool(), f'{ceph.prefix}image'
+        where.create(name, model.ImageLayout(SIZE))
+        threads: list[int] = []
+        done = threading.Event()
+
+        def note(completion: Any, data: bytes | None) -> None:
+            threads.append(threading.get_ident())
+            done.set()
+
+        with where.open(name) as image:
+            image.aio_read(0, 10, note)
+            assert done.wait(10)
+
+        assert threads != [threading.get_ident()]
+
+
+def remove_all(where: pool.Pool, prefix: str) -> None:
+    """Take away what the tests of one prefix have left."""
+    for image in where.images():
+        if image.startswith(prefix):
+            where.remove(image)
+    for name in where.objects(f'osc-backup-port.{prefix}') + where.objects(prefix):
+        where.remove_object(name)

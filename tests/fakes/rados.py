@@ -1,0 +1,139 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The part of ``rados`` that the package uses, over a cluster in memory."""
+
+import os
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from tests.fakes import ceph
+
+LOCK_FLAG_MAY_RENEW = 1
+
+
+class Error(Exception):
+    def __init__(self, message: str, errno: int | None = None) -> None:
+        super().__init__(f'[errno {errno}] {message}' if errno else message)
+        self.errno = errno
+
+
+class OSError(Error):  # noqa: A001
+    pass
+
+
+class ObjectNotFound(OSError):
+    pass
+
+
+class ObjectExists(OSError):
+    pass
+
+
+class ObjectBusy(OSError):
+    pass
+
+
+class PermissionError(OSError):  # noqa: A001
+    pass
+
+
+class PermissionDeniedError(OSError):
+    pass
+
+
+class Object(NamedTuple):
+    key: str
+
+
+class Ioctx:
+    def __init__(self, cluster: 'ceph.Cluster', client_id: int) -> None:
+        self.cluster = cluster
+        self.client_id = client_id
+        self._is_open = True
+
+    def read(self, key: str, length: int = 8192, offset: int = 0) -> bytes:
+        self._begin(f'read_object {key}')
+        with self.cluster.mutex:
+            if key not in self.cluster.objects:
+                raise ObjectNotFound(f'Failed to read {key}', 2)
+            return self.cluster.objects[key][offset : offset + length]
+
+    def write_full(self, key: str, data: bytes) -> int:
+        self._begin(f'write_full {key}')
+        with self.cluster.mutex:
+            self.cluster.objects[key] = data
+        return 0
+
+    def remove_object(self, key: str) -> bool:
+        self._begin(f'remove_object {key}')
+        with self.cluster.mutex:
+            if key not in self.cluster.objects:
+                raise ObjectNotFound(f'Failed to remove {key!r}', 2)
+            del self.cluster.objects[key]
+            self.cluster.locks.pop(key, None)
+        return True
+
+    def list_objects(self) -> Iterator[Object]:
+        self._begin('list_objects')
+        with self.cluster.mutex:
+            names = [*self.cluster.objects, *(f'rbd_id.{name}' for name in self.cluster.images)]
+        return iter([Object(name) for name in names])
+
+    def lock_exclusive(
+        self,
+        key: str,
+        name: str,
+        cookie: str,
+        desc: str = '',
+        duration: int | None = None,
+        flags: int = 0,
+    ) -> None:
+        self._begin(f'lock_exclusive {key}')
+        owner = (self.client_id, name, cookie)
+        with self.cluster.mutex:
+            held = self._living_lock(key)
+            if held is not None and held.owner != owner:
+                raise ObjectBusy(f'Ioctx.rados_lock_exclusive({name}): failed to lock', 16)
+            if held is not None and not flags & LOCK_FLAG_MAY_RENEW:
+                raise ObjectExists(f'Ioctx.rados_lock_exclusive({name}): failed to lock', 17)
+            self._lock(key, owner, duration)
+
+    def _lock(self, key: str, owner: tuple[int, str, str], duration: int | None) -> None:
+        from tests.fakes import ceph
+
+        expires = time.monotonic() + duration if duration else float('inf')
+        self.cluster.locks[key] = ceph.StoredLock(owner, expires)
+        self.cluster.objects.setdefault(key, b'')
+
+    def _living_lock(self, key: str) -> 'ceph.StoredLock | None':
+        held = self.cluster.locks.get(key)
+        return held if held is not None and held.expires > time.monotonic() else None
+
+    def unlock(self, key: str, name: str, cookie: str) -> None:
+        self._begin(f'unlock {key}')
+        with self.cluster.mutex:
+            held = self._living_lock(key)
+            if held is None or held.owner != (self.client_id, name, cookie):
+                raise ObjectNotFound(f'Ioctx.rados_unlock({name}): failed to unlock', 2)
+            del self.cluster.locks[key]
+
+    def close(self) -> None:
+        self._is_open = False
+
+    def _begin(self, what: str) -> None:
+        if not self._is_open:
+            raise Error('The pool is closed')
+        if errno := self.cluster.hook(what):
+            raise OSError(f'{what}: {os.strerror(errno)}', errno)
