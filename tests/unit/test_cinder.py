@@ -1,0 +1,181 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The Block Storage room: the client it makes, and what becomes of its failures."""
+
+import types
+import typing
+from unittest import mock
+
+import pytest
+from cinderclient import exceptions as cinder_exceptions
+from cinderclient.v3 import client as v3_client
+from keystoneauth1 import discover
+from keystoneauth1 import exceptions as keystone_exceptions
+from keystoneauth1 import session as keystone_session
+
+from osc_backup_port import errors
+from osc_backup_port.cinder import backups, client, faults
+from tests.unit import records
+
+
+def manager(
+    newest: tuple[int, int] | None = (3, 71), asked: str = '3', **config: str
+) -> types.SimpleNamespace:
+    session = mock.create_autospec(keystone_session.Session, instance=True)
+    data = mock.create_autospec(discover.EndpointData, instance=True)
+    data.max_microversion = newest
+    session.get_endpoint_data.return_value = data
+    return types.SimpleNamespace(
+        session=session,
+        region_name='RegionOne',
+        interface='public',
+        get_configuration=lambda: config,
+        _api_version={'volume': asked},
+    )
+
+
+@pytest.mark.parametrize(
+    ('newest', 'asked', 'spoken'),
+    [
+        ((3, 71), '3', '3.64'),
+        ((3, 71), '', '3.64'),
+        ((3, 27), '3', '3.27'),
+        ((3, 0), '3', '3.0'),
+        (None, '3', '3.0'),
+        ((3, 71), '3.50', '3.50'),
+    ],
+)
+def test_version(newest: tuple[int, int] | None, asked: str, spoken: str) -> None:
+    made = client.connect(manager(newest, asked))
+    assert made.api_version.get_string() == spoken
+
+
+def test_version_that_is_not_ours() -> None:
+    for asked in ('2', '1.0', '3.x'):
+        with pytest.raises(errors.CinderError, match='version'):
+            client.connect(manager(asked=asked))
+
+
+def test_no_version_document() -> None:
+    clouds = manager()
+    clouds.session.get_endpoint_data.side_effect = keystone_exceptions.DiscoveryFailure()
+    assert client.connect(clouds).api_version.get_string() == '3.0'
+
+
+def test_where_the_service_is() -> None:
+    made = client.connect(manager()).client
+    assert (made.service_type, made.region_name, made.interface) == (
+        'block-storage',
+        'RegionOne',
+        'public',
+    )
+    assert made.endpoint_override is None
+    clouds = manager(volume_endpoint_override='http://volume', volumev3_interface='internal')
+    made = client.connect(clouds).client
+    assert (made.endpoint_override, made.interface) == ('http://volume', 'internal')
+    clouds = manager(
+        volume_endpoint_override='http://volume', block_storage_endpoint_override='http://block'
+    )
+    assert client.connect(clouds).client.endpoint_override == 'http://block'
+
+
+def http(code: int, message: str = 'told') -> Exception:
+    response = types.SimpleNamespace(status_code=code, headers={}, reason='because')
+    error: Exception = cinder_exceptions.from_response(response, {'x': {'message': message}})
+    return error
+
+
+@pytest.mark.parametrize(
+    ('raised', 'kind', 'told'),
+    [
+        (http(400), errors.CinderError, 'told (HTTP 400)'),
+        (http(400, 'Backup already exists in database.'), errors.Conflict, 'already exists'),
+        (http(401), errors.NotPermitted, 'openstack token issue'),
+        (http(403), errors.NotPermitted, 'admin role. The rule is backup:get in'),
+        (http(404), errors.NotFound, 'See what is there: list them'),
+        (http(413, 'Maximum number'), errors.CinderError, 'openstack quota set --backups'),
+        (http(500), errors.CinderError, 'openstack volume service list'),
+        (http(503, 'could not be found'), errors.CinderError, 'openstack volume service list'),
+        (http(400, 'x' * 5000), errors.CinderError, 'xx ... xx'),
+        (keystone_exceptions.ConnectFailure('refused'), errors.CinderError, 'does not answer'),
+        (keystone_exceptions.ConnectTimeout('late'), errors.CinderError, 'does not answer'),
+        (keystone_exceptions.SSLError('bad'), errors.CinderError, 'does not answer'),
+        (keystone_exceptions.EndpointNotFound('none'), errors.CinderError, 'catalog list'),
+        (keystone_exceptions.Unauthorized('who'), errors.NotPermitted, 'credentials'),
+        (keystone_exceptions.DiscoveryFailure('what'), errors.CinderError, 'what'),
+        (TypeError("'NoneType' object"), errors.CinderError, 'not one of the Block Storage'),
+        (KeyError('backup'), errors.CinderError, 'not one of the Block Storage'),
+    ],
+)
+def test_failures(raised: Exception, kind: type[Exception], told: str) -> None:
+    with (
+        pytest.raises(errors.PortError) as caught,
+        faults.as_errors('show backup 5', 'backup:get', 'list them'),
+    ):
+        raise raised
+    assert type(caught.value) is kind
+    assert str(caught.value).startswith('Cannot show backup 5: ')
+    assert told in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
+def make_service(*shown: dict[str, typing.Any]) -> tuple[backups.BackupService, typing.Any]:
+    made = mock.create_autospec(v3_client.Client, instance=True)
+    made.backups = mock.create_autospec(
+        v3_client.volume_backups.VolumeBackupManager, instance=True
+    )
+    items = [v3_client.volume_backups.VolumeBackup(made.backups, item) for item in shown]
+    made.backups.list.return_value = items
+    made.backups.get.side_effect = items
+    return backups.BackupService(made), made
+
+
+def test_backup_of_an_old_release() -> None:
+    service, _ = make_service({'id': records.ID, 'status': 'available', 'size': 1})
+    backup = service.get(records.ID)
+    assert (backup.size, backup.project_id, backup.encryption_key_id) == (1, None, None)
+
+
+def test_list_asks_for_other_projects_only_when_told() -> None:
+    service, made = make_service()
+    service.list()
+    made.backups.list.assert_called_with(search_opts={})
+    service.list('5', all_projects=True)
+    made.backups.list.assert_called_with(search_opts={'volume_id': '5', 'all_tenants': 1})
+
+
+def test_wait() -> None:
+    states = ['creating', 'creating', 'available']
+    service, _ = make_service(*({'id': '5', 'status': status} for status in states))
+    assert service.wait('5', 10, interval=0).status == 'available'
+    service, _ = make_service(*({'id': '5', 'status': 'creating'} for _ in range(2)))
+    assert service.wait('5', 0, interval=0.01).status == 'creating'
+
+
+def test_delete_that_fails() -> None:
+    service, made = make_service(
+        {'id': '5', 'status': 'deleting'}, {'id': '5', 'status': 'error_deleting'}
+    )
+    with pytest.raises(errors.CinderError, match='error_deleting'):
+        service.delete('5', 10, interval=0)
+    made.backups.delete.assert_called_once_with('5')
+
+
+def test_export_of_what_is_no_record() -> None:
+    service, made = make_service()
+    made.backups.export_record.return_value = {'backup_service': 'c', 'backup_url': 'abcd'}
+    with pytest.raises(errors.InvalidRecord, match=f'Backup {records.ID}: what Cinder exported'):
+        service.export_record(records.ID)
+    made.backups.export_record.return_value = {}
+    with pytest.raises(errors.CinderError):
+        service.export_record(records.ID)

@@ -1,0 +1,355 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+import collections.abc
+import concurrent.futures
+import dataclasses
+import itertools
+import pathlib
+import typing
+
+import pytest
+
+from osc_backup_port import errors
+from osc_backup_port.formats import record_file
+from osc_backup_port.operations import import_metadata, read_records
+from osc_backup_port.record import BackupRecord
+from tests.unit import records
+from tests.unit.fake_cinder import FakeCinder, make_chain
+
+REPLACE = import_metadata.Options(replace_failed=True)
+
+
+def import_(
+    cinder: FakeCinder,
+    items: collections.abc.Iterable[BackupRecord],
+    options: import_metadata.Options | None = None,
+) -> tuple[dict[str, str], list[str]]:
+    """Return the result of each record by its id, and the failures."""
+    options = options or import_metadata.Options()
+    plan = import_metadata.plan(cinder, [('x.json', item) for item in items], options)
+    steps = import_metadata.run(cinder, plan, options)
+    return (
+        {step.record.id: step.result for step in steps},
+        [str(step.error) for step in steps if step.error],
+    )
+
+
+def test_parents_first_in_any_order() -> None:
+    chain = make_chain(4)
+    for order in itertools.permutations(chain):
+        cinder = FakeCinder()
+        assert import_(cinder, order) == ({item.id: 'imported' for item in chain}, [])
+        assert cinder.calls == [('import', item.id) for item in chain]
+
+
+def test_middle_alone() -> None:
+    chain = make_chain()
+    assert import_(FakeCinder(), chain[1:2]) == ({chain[1].id: 'imported'}, [])
+
+
+def test_plan_changes_nothing() -> None:
+    cinder = FakeCinder()
+    cinder.leave_placeholder(records.ID)
+    steps = [('x', item) for item in [records.make_record(), *make_chain()]]
+    generations = import_metadata.plan(cinder, steps, REPLACE)
+    assert [len(steps) for steps in generations] == [2, 1, 1]
+    assert generations[0][0].result == 'to be replaced'
+    assert generations[0][1].result == 'to be imported'
+    assert cinder.calls == []
+
+
+def test_again_changes_nothing() -> None:
+    chain = make_chain()
+    cinder = FakeCinder(*chain)
+    assert import_(cinder, chain) == ({item.id: 'already there' for item in chain}, [])
+    assert cinder.calls == []
+
+
+def test_rest_of_a_chain() -> None:
+    chain = make_chain()
+    cinder = FakeCinder(chain[0])
+    results, failures = import_(cinder, chain)
+    assert list(results.values()) == ['already there', 'imported', 'imported']
+    assert failures == []
+
+
+def test_each_others_parents() -> None:
+    first = records.make_record(parent_id=records.OTHER_ID)
+    second = records.make_record(id=records.OTHER_ID, parent_id=records.ID)
+    with pytest.raises(errors.InvalidRecord, match="each other's parents"):
+        import_(FakeCinder(), [first, second])
+    with pytest.raises(errors.InvalidRecord, match="each other's parents"):
+        import_(FakeCinder(), [records.make_record(parent_id=records.ID)])
+
+
+def test_pool() -> None:
+    swift = 'cinder.backup.drivers.swift.SwiftBackupDriver'
+    other = records.make_record(swift, id=records.OTHER_ID, service=swift)
+    cinder = FakeCinder()
+    options = import_metadata.Options(ceph_pool='cinder.backups')
+    import_(cinder, [records.make_record(), other], options)
+    assert cinder.get(records.ID).container == 'cinder.backups'
+    assert cinder.get(records.OTHER_ID).container == 'backups'
+    assert import_(cinder, [records.make_record()], options)[1] == []
+
+
+def test_there_in_another_pool() -> None:
+    cinder = FakeCinder(records.make_record())
+    options = import_metadata.Options(ceph_pool='cinder.backups')
+    results, failures = import_(cinder, [records.make_record()], options)
+    assert results == {records.ID: 'failed'}
+    assert "the pool 'backups', expected 'cinder.backups'" in failures[0]
+
+
+@pytest.mark.parametrize('changes', [{'size': 2}, {'volume_id': records.OTHER_ID}])
+def test_another_backup_with_this_id(changes: dict[str, typing.Any]) -> None:
+    cinder = FakeCinder(records.make_record(**changes))
+    results, failures = import_(cinder, [records.make_record()], REPLACE)
+    assert results == {records.ID: 'failed'}
+    assert 'another backup has this id here' in failures[0]
+    assert cinder.calls == []
+
+
+@pytest.mark.parametrize('status', ['error', 'error_deleting', 'creating', 'deleting'])
+def test_backup_with_this_id_is_not_available(status: str) -> None:
+    cinder = FakeCinder()
+    cinder.add(records.make_record(), status=status)
+    results, failures = import_(cinder, [records.make_record()], REPLACE)
+    assert results == {records.ID: 'failed'}
+    assert f'the status {status!r}' in failures[0]
+    assert cinder.calls == []
+
+
+def test_backup_that_is_being_restored_is_there() -> None:
+    cinder = FakeCinder()
+    cinder.add(records.make_record(), status='restoring')
+    assert import_(cinder, [records.make_record()]) == ({records.ID: 'already there'}, [])
+
+
+def test_failed_import_is_explained_and_replaced_when_asked() -> None:
+    cinder = FakeCinder()
+    cinder.leave_placeholder(records.ID)
+    results, failures = import_(cinder, [records.make_record()])
+    assert results == {records.ID: 'failed'}
+    assert 'no such driver' in failures[0]
+    assert '--replace-failed' in failures[0]
+    assert cinder.calls == []
+    assert import_(cinder, [records.make_record()], REPLACE) == ({records.ID: 'replaced'}, [])
+    assert cinder.calls == [('delete', records.ID), ('import', records.ID)]
+
+
+@pytest.mark.parametrize(
+    'what', [{'size': 1}, {'container': 'backups'}, {'availability_zone': 'nova'}, {'name': 'n'}]
+)
+def test_row_that_may_name_data_is_never_deleted(what: dict[str, typing.Any]) -> None:
+    cinder = FakeCinder()
+    cinder.leave_placeholder(records.ID)
+    row = cinder.rows[records.ID]
+    row.shown = dataclasses.replace(row.shown, **what)
+    results, failures = import_(cinder, [records.make_record()], REPLACE)
+    assert results == {records.ID: 'failed'}
+    assert 'it was not touched' in failures[0]
+    assert 'rbd rename' in failures[0]
+    assert cinder.calls == []
+
+
+def test_way_out_for_other_drivers_is_not_about_rbd() -> None:
+    swift = 'cinder.backup.drivers.swift.SwiftBackupDriver'
+    cinder = FakeCinder()
+    cinder.leave_placeholder(records.ID)
+    row = cinder.rows[records.ID]
+    row.shown = dataclasses.replace(row.shown, size=1)
+    _, failures = import_(cinder, [records.make_record(swift, service=swift)])
+    assert 'rbd' not in failures[0]
+
+
+class BackupAppears(FakeCinder):
+    """Another run imports the backup between our first look and our delete."""
+
+    looks = 0
+
+    def get(self, backup_id: str) -> typing.Any:
+        self.looks += 1
+        if self.looks == 2:
+            self.add(records.make_record())
+        return super().get(backup_id)
+
+
+def test_backup_that_appeared_meanwhile_is_not_deleted() -> None:
+    cinder = BackupAppears()
+    cinder.leave_placeholder(records.ID)
+    assert import_(cinder, [records.make_record()], REPLACE) == ({records.ID: 'already there'}, [])
+    assert cinder.calls == []
+
+
+class PlaceholderGoes(FakeCinder):
+    """Another run deletes the leftover before we do."""
+
+    looks = 0
+
+    def get(self, backup_id: str) -> typing.Any:
+        self.looks += 1
+        if self.looks == 2:
+            self.rows[backup_id].deleted = True
+        return super().get(backup_id)
+
+
+def test_leftover_that_went_meanwhile() -> None:
+    cinder = PlaceholderGoes()
+    cinder.leave_placeholder(records.ID)
+    assert import_(cinder, [records.make_record()], REPLACE) == ({records.ID: 'replaced'}, [])
+    assert cinder.calls == [('import', records.ID)]
+
+
+def test_two_at_the_same_time() -> None:
+    chain = make_chain()
+    cinder = FakeCinder()
+    plans = [
+        import_metadata.plan(cinder, [('x', item) for item in chain], import_metadata.Options())
+        for _ in range(2)
+    ]
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        done = pool.map(
+            lambda plan: import_metadata.run(cinder, plan, import_metadata.Options()), plans
+        )
+        found = [[step.result for step in steps] for steps in done]
+    for pair in zip(*found, strict=True):
+        assert sorted(pair) == ['already there', 'imported']
+
+
+def test_being_imported_by_another_run() -> None:
+    cinder = FakeCinder()
+    cinder.leave_placeholder(records.ID, 'creating')
+    results, failures = import_(
+        cinder, [records.make_record()], import_metadata.Options(timeout=7, replace_failed=True)
+    )
+    assert results == {records.ID: 'failed'}
+    assert 'is still creating after 7 s' in failures[0]
+    assert f'set --state error {records.ID}' in failures[0]
+    assert cinder.calls == []
+
+
+def test_stays_creating() -> None:
+    cinder = FakeCinder()
+    cinder.slow.add(records.ID)
+    results, failures = import_(cinder, [records.make_record()])
+    assert results == {records.ID: 'failed'}
+    assert 'is still creating' in failures[0]
+
+
+def test_no_wait() -> None:
+    cinder = FakeCinder()
+    cinder.slow.add(records.ID)
+    options = import_metadata.Options(wait=False)
+    assert import_(cinder, [records.make_record()], options) == ({records.ID: 'importing'}, [])
+
+
+def test_old_fail_reason_is_no_failure() -> None:
+    cinder = FakeCinder()
+    cinder.leave_placeholder(records.ID)
+    cinder.rows[records.ID].deleted = True
+    assert import_(cinder, [records.make_record()]) == ({records.ID: 'imported'}, [])
+    assert cinder.get(records.ID).fail_reason
+
+
+def test_failed_parent_stops_its_children_only() -> None:
+    chain = make_chain()
+    other = records.make_record()
+    cinder = FakeCinder()
+    cinder.leave_placeholder(chain[0].id)
+    results, failures = import_(cinder, [*chain, other])
+    assert results == {
+        chain[0].id: 'failed',
+        chain[1].id: 'not imported',
+        chain[2].id: 'not imported',
+        other.id: 'imported',
+    }
+    assert len(failures) == 3
+    assert cinder.calls == [('import', other.id)]
+
+
+def test_children_that_are_there_do_not_care_for_their_parent() -> None:
+    chain = make_chain()
+    cinder = FakeCinder(*chain[1:])
+    cinder.leave_placeholder(chain[0].id)
+    results, _ = import_(cinder, chain)
+    assert list(results.values()) == ['failed', 'already there', 'already there']
+
+
+def test_driver_that_is_not_here() -> None:
+    item = BackupRecord.decode(
+        'com_example.Driver', BackupRecord.encode(records.make_fields(service=None))
+    )
+    results, failures = import_(FakeCinder(), [item])
+    assert results == {records.ID: 'failed'}
+    assert 'no such driver' in failures[0]
+
+
+def test_refused() -> None:
+    cinder = FakeCinder()
+    cinder.refuse['import_record'] = errors.CinderError('quota exceeded')
+    results, failures = import_(cinder, make_chain(2))
+    assert list(results.values()) == ['failed', 'not imported']
+    assert 'quota exceeded' in failures[0]
+
+
+def test_not_permitted_ends_it() -> None:
+    cinder = FakeCinder()
+    cinder.refuse['import_record'] = errors.NotPermitted('no admin')
+    with pytest.raises(errors.NotPermitted):
+        import_(cinder, make_chain())
+
+
+def test_delete_of_leftover_is_refused() -> None:
+    cinder = FakeCinder()
+    cinder.leave_placeholder(records.ID)
+    cinder.refuse['delete'] = errors.CinderError('busy')
+    results, failures = import_(cinder, [records.make_record()], REPLACE)
+    assert results == {records.ID: 'failed'}
+    assert 'busy' in failures[0]
+
+
+def test_encrypted_and_odd_records_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    import_(FakeCinder(), [records.make_record(encryption_key_id=records.OTHER_ID, deleted=True)])
+    assert records.OTHER_ID in caplog.text
+    assert 'was deleted' in caplog.text
+
+
+def _write(path: pathlib.Path, *items: BackupRecord) -> str:
+    path.write_text(''.join(map(record_file.write_record, items)))
+    return str(path)
+
+
+def test_read_files(tmp_path: pathlib.Path) -> None:
+    chain = make_chain()
+    paths = [_write(tmp_path / f'{number}.json', chain[number]) for number in range(3)]
+    (tmp_path / 'notes.txt').write_text('not read')
+    assert read_records.read_files(paths) == list(zip(paths, chain, strict=True))
+    assert read_records.read_files([str(tmp_path)]) == list(zip(paths, chain, strict=True))
+    # Twice the same, or nearly, is one.
+    later = _write(tmp_path / 'x', chain[0].with_changes(updated_at=None))
+    assert len(read_records.read_files([*paths, *paths, later])) == 3
+
+
+def test_read_files_tells_all_that_is_wrong(tmp_path: pathlib.Path) -> None:
+    good = _write(tmp_path / 'good.json', records.make_record())
+    other = _write(tmp_path / 'other.json', records.make_record(size=2))
+    bad = tmp_path / 'bad.json'
+    bad.write_text('nonsense')
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(errors.InvalidInput) as caught:
+        read_records.read_files(
+            [str(bad), good, str(tmp_path / 'missing'), other, str(tmp_path / 'empty')]
+        )
+    for part in ('bad.json', 'missing: No such file', 'good.json and', 'empty: there are no'):
+        assert part in caught.value.problem
