@@ -16,9 +16,10 @@ The two protocols are the part of ``rbd.Image`` that the engine uses, so that
 a real image is handed in as it is.
 """
 
+import contextlib
 import os
 import queue
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from osc_backup_port import errors
@@ -108,3 +109,43 @@ class Request:
                 'Look at the health of the cluster: ceph status',
             )
         return value
+
+
+class InFlight:
+    """The requests that are under way.
+
+    Whether one has come back is told by the request itself.  The queue only
+    wakes: a signal may end our work just when something was taken out of it,
+    and nothing must wait for ever then for what was lost.
+    """
+
+    def __init__(self) -> None:
+        self.queue: Queue = queue.SimpleQueue()
+        self._requests: list[Request] = []
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    def __iter__(self) -> Iterator[Request]:
+        return iter(self._requests)
+
+    def add(self, request: Request) -> None:
+        self._requests.append(request)
+
+    def take_finished(self) -> list[Request]:
+        """Return those that have come back, and forget them."""
+        # First the queue, then the requests: what comes in between is seen.
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self.queue.get_nowait()
+        finished = [request for request in self._requests if request.completion is not None]
+        self._requests = [request for request in self._requests if request not in finished]
+        return finished
+
+    def wait(self) -> list[Request]:
+        """Wait until one has come back, if any is under way; as above."""
+        finished = self.take_finished()
+        while self._requests and not finished:
+            self.queue.get()
+            finished = self.take_finished()
+        return finished

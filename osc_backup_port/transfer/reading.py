@@ -14,7 +14,6 @@
 
 import collections
 import contextlib
-import queue
 from collections.abc import Iterable, Iterator
 
 from osc_backup_port import model
@@ -63,34 +62,36 @@ class _Reader:
         self._image = image
         self._bounds = bounds
         self._window: collections.deque[aio.Request | model.Zero] = collections.deque()
-        self._done: aio.Queue = queue.SimpleQueue()
-        self._in_flight = 0
+        self._in_flight = aio.InFlight()
 
     def submit(self, extent: model.Extent) -> None:
         if not extent.exists:
             self._window.append(model.Zero(extent.offset, extent.length))
             return
-        request = aio.Request(self._done, extent.offset, extent.length)
+        request = aio.Request(self._in_flight.queue, extent.offset, extent.length)
         self._image.aio_read(request.offset, request.length, request.read_done)
-        self._in_flight += 1
+        self._in_flight.add(request)
         self._window.append(request)
 
     def is_full(self) -> bool:
-        return self._in_flight >= self._bounds.requests or len(self._window) >= self._bounds.window
+        return (
+            len(self._in_flight) >= self._bounds.requests
+            or len(self._window) >= self._bounds.window
+        )
 
     def has_more(self) -> bool:
         return bool(self._window)
 
     def next_items(self) -> Iterator[model.Item]:
         """Wait for one read if the first piece needs it; yield what is ready."""
-        if self._in_flight and not self._is_ready():
-            self._reap()
+        if not self._is_ready():
+            self._in_flight.wait()
         while self._window and self._is_ready():
             piece = self._window.popleft()
             if isinstance(piece, model.Zero):
                 yield piece
             else:
-                self._forget_finished()
+                self._in_flight.take_finished()
                 piece.check_read()
                 yield from zeros.find_zeros(piece.offset, piece.data or b'')
 
@@ -98,17 +99,6 @@ class _Reader:
         first = self._window[0]
         return isinstance(first, model.Zero) or first.completion is not None
 
-    def _reap(self) -> None:
-        self._done.get()
-        self._in_flight -= 1
-
-    def _forget_finished(self) -> None:
-        """Count what has come back without waiting for it."""
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._done.get_nowait()
-                self._in_flight -= 1
-
     def close(self) -> None:
         while self._in_flight:
-            self._reap()
+            self._in_flight.wait()

@@ -12,7 +12,6 @@
 
 """Items in, an image out: several writes in flight, never two of one place."""
 
-import queue
 from collections.abc import Iterable, Iterator
 
 from osc_backup_port import errors, model, units
@@ -62,8 +61,7 @@ class _Writer:
     def __init__(self, image: aio.AioSink, bounds: limits.Limits) -> None:
         self._image = image
         self._bounds = bounds
-        self._done: aio.Queue = queue.SimpleQueue()
-        self._in_flight: set[aio.Request] = set()
+        self._in_flight = aio.InFlight()
         self.error: errors.CephError | None = None
 
     def submit(self, item: model.Item) -> None:
@@ -72,10 +70,10 @@ class _Writer:
         if self.error is not None:
             raise self.error
         if isinstance(item, model.Data):
-            request = aio.Request(self._done, item.offset, item.length, item.data)
+            request = aio.Request(self._in_flight.queue, item.offset, item.length, item.data)
             self._image.aio_write(item.data, item.offset, request.write_done)
         else:
-            request = aio.Request(self._done, item.offset, item.length)
+            request = aio.Request(self._in_flight.queue, item.offset, item.length)
             self._image.aio_write_zeroes(item.offset, item.length, request.write_done)
         self._in_flight.add(request)
 
@@ -83,12 +81,11 @@ class _Writer:
         return any(request.overlaps(item.offset, item.length) for request in self._in_flight)
 
     def _reap(self) -> None:
-        request = self._done.get()
-        self._in_flight.remove(request)
-        try:
-            request.check_written()
-        except errors.CephError as error:
-            self.error = self.error or error
+        for request in self._in_flight.wait():
+            try:
+                request.check_written()
+            except errors.CephError as error:
+                self.error = self.error or error
 
     def drain(self) -> None:
         while self._in_flight:

@@ -168,6 +168,7 @@ class StoredImage:
     stripe_count: int
     content: Content
     flags: int = 0
+    metadata: dict[str, str] = dataclasses.field(default_factory=dict)
     snapshots: list[StoredSnapshot] = dataclasses.field(default_factory=list)
     #: The clients that have it open to write, by a number of each opening.
     watchers: dict[int, int] = dataclasses.field(default_factory=dict)
@@ -314,6 +315,7 @@ class Cluster:
             'size': image.size,
             'order': image.order,
             'features': image.features,
+            'metadata': dict(image.metadata),
             'head': image.content.dump(),
             'snapshots': {
                 snapshot.name: (snapshot.size, snapshot.content.dump())

@@ -337,6 +337,18 @@ class Image:
 
         return self._submit('aio_write_zeroes', None, carry_out)
 
+    def metadata_get(self, key: str) -> str:
+        self._begin('metadata_get')
+        return self._stored.metadata[key]
+
+    def metadata_set(self, key: str, value: str) -> None:
+        self._begin('metadata_set', writes=True)
+        self._stored.metadata[key] = value
+
+    def metadata_remove(self, key: str) -> None:
+        self._begin('metadata_remove', writes=True)
+        del self._stored.metadata[key]
+
     def watchers_list(self) -> Iterator[dict[str, Any]]:
         self._begin('watchers_list')
         with self._cluster.mutex:
