@@ -33,8 +33,18 @@ class ReadableImage(Protocol):
 
 
 def drop_zeros(items: Iterable[model.Item]) -> Iterator[model.Item]:
-    """Pass on data only: an image that is new has zeros everywhere else."""
-    return (item for item in items if isinstance(item, model.Data))
+    """Pass on data only: an image that is new has zeros everywhere else.
+
+    Zeros are kept where data may have come before them.  Where items are in
+    ascending order, as they should be, that is nowhere.
+    """
+    written = 0
+    for item in items:
+        if isinstance(item, model.Data):
+            written = max(written, item.offset + item.length)
+            yield item
+        elif item.offset < written:
+            yield item
 
 
 def differing_items(items: Iterable[model.Item], image: ReadableImage) -> Iterator[model.Item]:
@@ -42,10 +52,11 @@ def differing_items(items: Iterable[model.Item], image: ReadableImage) -> Iterat
 
     :param items: all of the content, in any order; the rest is holes
     """
-    covered = _Ranges()
+    covered, seen = _Ranges(), _Ranges()
     for item in items:
         start, end = item.offset, item.offset + item.length
-        seen_before = list(covered.gaps(start, end)) != [(start, end)]
+        seen_before = list(seen.gaps(start, end)) != [(start, end)]
+        seen.add(start, end)
         if isinstance(item, model.Data):
             covered.add(start, end)
         else:
