@@ -72,6 +72,11 @@ class CinderContract:
         for name in ('id', 'volume_id', 'size', 'container', 'service_metadata', 'parent_id'):
             assert exported.fields[name] == item.fields[name]
 
+    def test_room(self, cinder: typing.Any, item: BackupRecord) -> None:
+        room = cinder.room()
+        assert room.backups is None or room.backups > 0
+        assert room.gigabytes is None or room.gigabytes > 0
+
     def test_import_twice(self, cinder: typing.Any, item: BackupRecord) -> None:
         cinder.import_record(item)
         cinder.wait(item.id, 60)

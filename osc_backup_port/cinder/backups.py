@@ -145,6 +145,13 @@ class BackupService:
             answer = self._client.backups.import_record(record.backup_service, record.backup_url)
             return str(answer['id'])
 
+    def room(self) -> resources.Room:
+        """Return what the quota of the project in use still has room for."""
+        with faults.as_errors('show the quota', 'volume_extension:quotas:show'):
+            project_id = self._client.client.get_project_id()
+            quota = self._client.quotas.get(project_id, usage=True).to_dict()
+        return resources.Room(_left(quota.get('backups')), _left(quota.get('backup_gigabytes')))
+
     def wait(
         self, backup_id: str, timeout: float, interval: float = POLL_INTERVAL
     ) -> resources.Backup:
@@ -190,6 +197,13 @@ class BackupService:
             options['all_tenants'] = 1
         found = [_backup(item) for item in self._client.backups.list(search_opts=options)]
         return sorted(found, key=lambda backup: (backup.created_at or '', backup.id))
+
+
+def _left(usage: typing.Any) -> int | None:
+    # A limit of -1 is none.  Before Liberty there was no quota of backups.
+    if not isinstance(usage, dict) or usage['limit'] < 0:
+        return None
+    return max(int(usage['limit'] - usage['in_use'] - usage['reserved']), 0)
 
 
 def _backup(item: typing.Any) -> resources.Backup:

@@ -75,3 +75,11 @@ class Volume:
 
     id: str
     name: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Room:
+    """What the quota of a project still has room for; None: no limit, or not known."""
+
+    backups: int | None = None
+    gigabytes: int | None = None

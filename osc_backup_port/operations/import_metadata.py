@@ -31,6 +31,8 @@ class Cinder(typing.Protocol):
 
     def get(self, backup_id: str) -> resources.Backup: ...
 
+    def room(self) -> resources.Room: ...
+
     def import_record(self, record: record.BackupRecord) -> str: ...
 
     def wait(self, backup_id: str, timeout: float) -> resources.Backup: ...
@@ -87,6 +89,7 @@ def plan(
     :param records: with the name of the file that each is from
     :raises errors.InvalidRecord: backups are each other's parents
     :raises errors.NotPermitted: the caller may not even look
+    :raises errors.CinderError: the quota has no room for all of them
     """
     steps = [Step(_in_pool(item, options.ceph_pool), file) for file, item in records]
     _warn(steps)
@@ -98,6 +101,7 @@ def plan(
             step.fail(there)
         elif there is not None:
             _judge(step, there, options)
+    _check_quota(cinder, steps)
     return generations
 
 
@@ -112,8 +116,7 @@ def run(cinder: Cinder, generations: Plan, options: Options) -> list[Step]:
             if step.action != 'nothing' and step.record.parent_id in failed:
                 step.fail(
                     errors.Conflict(
-                        f'Backup {step.record.id}: not imported, because its parent '
-                        f'{step.record.parent_id} was not.'
+                        f'Backup {step.record.id}: not imported, because its parent was not.'
                     ),
                     'not imported',
                 )
@@ -176,6 +179,32 @@ def _judge(step: Step, there: resources.Backup, options: Options) -> None:
         step.action, step.result = 'replace', 'to be replaced'
     else:
         step.fail(problem)
+
+
+def _check_quota(cinder: Cinder, steps: collections.abc.Sequence[Step]) -> None:
+    """Refuse all when the quota has no room for all; half a chain helps nobody."""
+    new = [step for step in steps if step.action == 'import']
+    # A leftover gives back its number and, since its size is 0, no gigabytes.
+    size = sum(step.record.size for step in steps if step.action in ('import', 'replace'))
+    if not size:
+        return
+    try:
+        room = cinder.room()
+    except errors.PortError as error:
+        LOG.debug('Quota not known: %s', error)
+        return
+    short = []
+    if room.backups is not None and room.backups < len(new):
+        short.append(f'{room.backups} more backups, expected {len(new)}')
+    if room.gigabytes is not None and room.gigabytes < size:
+        short.append(f'{room.gigabytes} GiB more of backups, expected {size}')
+    if short:
+        raise errors.CinderError(
+            f'The quota of this project has room for {" and for ".join(short)}. '
+            'Nothing was imported.',
+            'Look at the quota: openstack quota show; raise it: openstack quota set '
+            '--backups <number> --backup-gigabytes <GiB> <project>',
+        )
 
 
 def _remove(cinder: Cinder, step: Step, options: Options) -> None:

@@ -46,10 +46,12 @@ def problem(
         )
     if pool and item.is_ceph and there.container != pool:
         return errors.Conflict(
-            f'Backup {there.id}: is here, but says that it lies in the pool {there.container!r}, '
-            f'expected {pool!r}. It can be neither restored nor really deleted like that.',
-            'Delete the record, which finds nothing in that pool to delete, and import it again. '
-            f'Before that make sure that there is no pool {there.container!r} in this cluster.',
+            f'Backup {there.id}: is here, but its record says that it lies in the pool '
+            f'{there.container!r}, expected {pool!r}.',
+            f'If this cloud does keep its backups in {there.container!r}, correct --ceph-pool, or '
+            'backup_ceph_pool in clouds.yaml. Otherwise the backup can be neither restored nor '
+            f'really deleted like that: if the cluster has no pool {there.container!r}, delete '
+            'the backup, which has nothing to delete then, and run this command again.',
         )
     return None
 

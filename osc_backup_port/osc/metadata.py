@@ -25,7 +25,7 @@ from osc_lib.command import command
 from osc_backup_port import errors, record
 from osc_backup_port.formats import record_file
 from osc_backup_port.operations import export_metadata, import_metadata, read_records, selection
-from osc_backup_port.osc import base
+from osc_backup_port.osc import base, failures
 
 Columns = tuple[tuple[str, ...], collections.abc.Iterable[tuple[object, ...]]]
 
@@ -37,16 +37,6 @@ def _service(client_manager: typing.Any) -> typing.Any:
     from osc_backup_port.cinder import backups
 
     return backups.BackupService.from_client_manager(client_manager)
-
-
-def _some_failed(total: int, failures: list[errors.PortError], verb: str) -> errors.PortError:
-    """Return one error for all *failures*, with each hint once."""
-    told: list[str] = []
-    for error in failures:
-        told.append(error.problem)
-        if error.hint and error.hint not in told:
-            told.append(error.hint)
-    return errors.SomeFailed(f'{len(failures)} of {total} backups could not be {verb}:', told)
 
 
 class ExportBackupMetadata(base.CommandMixin, command.Lister):
@@ -107,10 +97,13 @@ class ExportBackupMetadata(base.CommandMixin, command.Lister):
             self._record = cinder.export_record(plan.results[0].backup.id)
             return _HEADINGS, ()
         results = export_metadata.run(cinder, plan, options)
-        failures = plan.failures + [result.error for result in results if result.error]
-        if failures:
+        failed: list[tuple[str | None, errors.PortError]] = [
+            (None, error) for error in plan.failures
+        ]
+        failed += [(result.backup.id, result.error) for result in results if result.error]
+        if failed:
             total = len(results) + len(plan.failures)
-            self.fail_after_output(_some_failed(total, failures, 'exported'))
+            self.fail_after_output(failures.some_failed(total, failed, 'exported'))
         return _HEADINGS, [
             (
                 result.backup.id,
@@ -206,9 +199,9 @@ class ImportBackupMetadata(base.CommandMixin, command.Lister):
         steps = [step for generation in plan for step in generation]
         if not parsed_args.dry_run:
             steps = import_metadata.run(cinder, plan, options)
-        failures = [step.error for step in steps if step.error]
-        if failures:
-            self.fail_after_output(_some_failed(len(steps), failures, 'imported'))
+        failed = [(step.record.id, step.error) for step in steps if step.error]
+        if failed:
+            self.fail_after_output(failures.some_failed(len(steps), failed, 'imported'))
         return _HEADINGS, [
             (
                 step.record.id,

@@ -449,7 +449,7 @@ class TestTrouble:
     ) -> None:
         exhaust(name)
         error = failing(dst, 'import', record_file)
-        assert 'HTTP 413' in error
+        assert 'The quota of this project has room for 0' in error
         assert 'openstack quota set' in error
         assert new_fields['id'] not in dst.backup_ids()
 

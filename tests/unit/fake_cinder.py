@@ -40,6 +40,7 @@ class FakeCinder:
 
     :ivar calls: every call that changes something, in order
     :ivar slow: ids whose import stays ``creating``
+    :ivar quota: what there is room for; it is not taken account of here
     :ivar refuse: errors to raise, by the name of the method
     """
 
@@ -48,6 +49,7 @@ class FakeCinder:
         self.calls: list[tuple[str, str]] = []
         self.slow: set[str] = set()
         self.refuse: dict[str, errors.PortError] = {}
+        self.quota = resources.Room()
         self._lock = threading.Lock()
         for item in there:
             self.add(item)
@@ -101,6 +103,10 @@ class FakeCinder:
         self._check('list')
         shown = [row.shown for row in self.rows.values() if not row.deleted]
         return [item for item in shown if volume_id in (None, item.volume_id)]
+
+    def room(self) -> resources.Room:
+        self._check('room')
+        return self.quota
 
     def export_record(self, backup_id: str) -> BackupRecord:
         self._check('export_record')

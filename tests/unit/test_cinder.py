@@ -154,6 +154,24 @@ def test_list_asks_for_other_projects_only_when_told() -> None:
     made.backups.list.assert_called_with(search_opts={'volume_id': '5', 'all_tenants': 1})
 
 
+def test_room() -> None:
+    service, made = make_service()
+    made.client = mock.create_autospec(v3_client.client.SessionClient, instance=True)
+    made.client.get_project_id.return_value = '5'
+    made.quotas = mock.create_autospec(v3_client.quotas.QuotaSetManager, instance=True)
+
+    def room(backups: object, gigabytes: object) -> tuple[int | None, int | None]:
+        shown = {'backups': backups, 'backup_gigabytes': gigabytes}
+        made.quotas.get.return_value = v3_client.quotas.QuotaSet(made.quotas, shown)
+        left = service.room()
+        return left.backups, left.gigabytes
+
+    used = {'limit': 10, 'in_use': 3, 'reserved': 2}
+    assert room(used, {**used, 'limit': 4}) == (5, 0)
+    assert room({**used, 'limit': -1}, None) == (None, None)
+    made.quotas.get.assert_called_with('5', usage=True)
+
+
 def test_wait() -> None:
     states = ['creating', 'creating', 'available']
     service, _ = make_service(*({'id': '5', 'status': status} for status in states))

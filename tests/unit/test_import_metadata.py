@@ -20,6 +20,7 @@ import typing
 import pytest
 
 from osc_backup_port import errors
+from osc_backup_port.cinder import resources
 from osc_backup_port.formats import record_file
 from osc_backup_port.operations import import_metadata, read_records
 from osc_backup_port.record import BackupRecord
@@ -301,6 +302,38 @@ def test_refused() -> None:
     results, failures = import_(cinder, make_chain(2))
     assert list(results.values()) == ['failed', 'not imported']
     assert 'quota exceeded' in failures[0]
+
+
+@pytest.mark.parametrize(
+    ('room', 'told'),
+    [
+        (resources.Room(2, None), '2 more backups, expected 3'),
+        (resources.Room(3, 2), '2 GiB more of backups, expected 3'),
+        (resources.Room(0, 0), '0 more backups, expected 3 and for 0 GiB'),
+    ],
+)
+def test_no_room_for_all(room: resources.Room, told: str) -> None:
+    cinder = FakeCinder()
+    cinder.quota = room
+    with pytest.raises(errors.CinderError, match=told):
+        import_(cinder, make_chain())
+    assert cinder.calls == []
+
+
+def test_room_for_all() -> None:
+    chain = make_chain()
+    cinder = FakeCinder(chain[0])
+    cinder.leave_placeholder(chain[1].id)
+    cinder.quota = resources.Room(1, 2)
+    assert import_(cinder, chain, REPLACE)[1] == []
+    cinder.quota = resources.Room(0, 0)
+    assert import_(cinder, chain)[1] == []
+
+
+def test_quota_that_may_not_be_seen() -> None:
+    cinder = FakeCinder()
+    cinder.refuse['room'] = errors.NotPermitted('no')
+    assert import_(cinder, make_chain())[1] == []
 
 
 def test_not_permitted_ends_it() -> None:

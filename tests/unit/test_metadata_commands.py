@@ -13,7 +13,6 @@
 """The three commands, from their arguments to their columns; the cloud is a fake."""
 
 import argparse
-import collections.abc
 import io
 import json
 import logging
@@ -26,11 +25,9 @@ from osc_lib import exceptions
 
 from osc_backup_port import errors
 from osc_backup_port.formats import record_file
-from osc_backup_port.osc import metadata
+from osc_backup_port.osc import failures, metadata
 from tests.unit import records
 from tests.unit.fake_cinder import FakeCinder, make_chain
-
-Run = collections.abc.Callable[..., str]
 
 
 class FakeApp:
@@ -163,9 +160,16 @@ def test_import_prints_what_it_did_and_then_fails(
     assert error.startswith('1 of 3 backups could not be imported:\n')
 
 
-def test_each_hint_is_told_once() -> None:
-    failures = [errors.CinderError(f'{number} failed', 'do this') for number in range(3)]
-    assert str(metadata._some_failed(3, list(failures), 'imported')).count('do this') == 1
+def test_what_many_share_is_told_once() -> None:
+    ids = [f'id-{number}' for number in range(30)]
+    many = [(name, errors.CinderError(f'{name} is bad', 'do this')) for name in ids]
+    other = errors.CinderError('nix is not there', 'do this')
+    lines = str(failures.some_failed(99, [*many, (None, other)], 'imported')).splitlines()
+    assert lines[0] == '31 of 99 backups could not be imported:'
+    assert lines[1] == 'id-0 is bad'
+    assert lines[2].startswith('The same for 29 more: id-1, id-2')
+    assert lines[2].endswith('id-10, ...')
+    assert lines[3:] == ['do this', 'nix is not there']
 
 
 @pytest.mark.parametrize('seconds', ['-1', 'nan', 'inf', 'x'])

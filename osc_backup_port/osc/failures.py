@@ -1,0 +1,46 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Tell in a few lines why many backups failed."""
+
+import collections.abc
+
+from osc_backup_port import errors
+
+# In an error that many backups share; the columns name all of them.
+_MOST_IDS = 10
+
+
+def some_failed(
+    total: int,
+    failures: collections.abc.Sequence[tuple[str | None, errors.PortError]],
+    verb: str,
+) -> errors.PortError:
+    """Return one error for many, which tells each thing once.
+
+    :param failures: with the id of the backup, where it is known
+    """
+    groups: dict[str, list[tuple[str | None, errors.PortError]]] = {}
+    for backup_id, error in failures:
+        same = error.problem.replace(backup_id, '') if backup_id else error.problem
+        groups.setdefault(same, []).append((backup_id, error))
+    told: list[str] = []
+    for group in groups.values():
+        told.append(group[0][1].problem)
+        if len(group) > 1:
+            others = [backup_id or '?' for backup_id, _ in group[1:]]
+            more = ', ...' if len(others) > _MOST_IDS else ''
+            told.append(f'The same for {len(others)} more: {", ".join(others[:_MOST_IDS])}{more}')
+        hint = group[0][1].hint
+        if hint and hint not in told:
+            told.append(hint)
+    return errors.SomeFailed(f'{len(failures)} of {total} backups could not be {verb}:', told)
