@@ -21,6 +21,8 @@ from osc_backup_port import errors, model, units
 #: Extents are asked for in windows of this size, so that the first data flows
 #: before a large image was looked through.
 _WINDOW = 64 * units.GIB
+#: What our keys begin with in the metadata of an image.
+_NOTES = 'osc-backup-port.'
 
 
 @contextlib.contextmanager
@@ -87,6 +89,23 @@ class Image:
             ]
         return sorted(found)
 
+    def note(self, key: str) -> str | None:
+        """Return a note of ours on this image, None where there is none."""
+        try:
+            with self._translated():
+                value: str = self._image.metadata_get(_NOTES + key)
+        except (KeyError, errors.NotFound):
+            return None
+        return value
+
+    def set_note(self, key: str, value: str | None) -> None:
+        """Leave a note of ours on this image, or take it away."""
+        with contextlib.suppress(KeyError, errors.NotFound), self._translated():
+            if value is None:
+                self._image.metadata_remove(_NOTES + key)
+            else:
+                self._image.metadata_set(_NOTES + key, value)
+
     def create_snapshot(self, name: str) -> None:
         with self._translated(f'@{name}'):
             self._image.create_snap(name)
@@ -132,6 +151,20 @@ class Image:
                 offset, min(_WINDOW, size - offset), from_snapshot, whole_object
             )
 
+    def used(self, from_snapshot: str | None = None) -> int | None:
+        """Return how many bytes it takes, or took more than a snapshot before.
+
+        Counted in whole objects, as ``rbd du`` does: an upper bound that only
+        the object map has to be asked for.  None where there is none to trust.
+        """
+        if not self._has_object_map():
+            return None
+        size, total = self.size(), 0
+        for offset in range(0, size, _WINDOW):
+            found = self._extents(offset, min(_WINDOW, size - offset), from_snapshot, True)
+            total += sum(extent.length for extent in found if extent.exists)
+        return total
+
     def _extents(
         self, offset: int, length: int, from_snapshot: str | None, whole_object: bool
     ) -> list[model.Extent]:
@@ -144,7 +177,9 @@ class Image:
             self._image.diff_iterate(
                 offset, length, from_snapshot, add, include_parent=True, whole_object=whole_object
             )
-        return found
+        # Objects go by in order, which is not the order of offsets in an image
+        # with striping of its own.
+        return sorted(found)
 
     def _has_object_map(self) -> bool:
         rbd = self._rbd

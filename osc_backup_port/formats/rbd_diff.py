@@ -21,6 +21,7 @@ export format 2.  The format has no checksum and no id of the image.
 Source: doc/dev/rbd-diff.rst and doc/dev/rbd-export.rst of Ceph.
 """
 
+import dataclasses
 import struct
 from collections.abc import Iterable, Iterator
 
@@ -42,26 +43,64 @@ _RANGE = struct.Struct('<QQ')
 def read(reader: stream.Reader) -> model.Increment:
     """Read a diff up to its first data; its items read the rest.
 
+    The items read to the end mark and not beyond.
+
     :raises InvalidInput: this is no such stream, or it contradicts itself
     :raises TruncatedStream: it ends too early; also while items are read
     """
     return _Decoder(reader).decode()
 
 
-class _Decoder:
-    def __init__(self, reader: stream.Reader) -> None:
+def read_header(reader: stream.Reader) -> model.Increment:
+    """Read what comes before the data of a diff of version 1; there are no items.
+
+    :raises InvalidInput: this is no such stream
+    """
+    return _Decoder(reader).read_header()
+
+
+class Part:
+    """The items in a part of a diff of version 1 that was cut between two records.
+
+    Iterating raises ``TruncatedStream`` or ``InvalidInput`` as :func:`read` does.
+
+    :param reader: ends where the part does
+    :param size: of the image
+    :ivar is_last: whether the end mark was met, as the last byte
+    """
+
+    def __init__(self, reader: stream.Reader, size: int) -> None:
         self._reader = reader
-        self._version = self._read_version()
+        self._decoder = _Decoder(reader, version=1, size=size)
+        self.is_last = False
+
+    def __iter__(self) -> Iterator[model.Item]:
+        while tag := self._reader.read(1):
+            if tag == END:
+                self._reader.expect_end()
+                self.is_last = True
+                return
+            yield from self._decoder.read_record(tag)
+
+
+class _Decoder:
+    def __init__(
+        self, reader: stream.Reader, version: int | None = None, size: int | None = None
+    ) -> None:
+        self._reader = reader
+        self._version = version or self._read_version()
         self._names: dict[bytes, str] = {}
-        self._size: int | None = None
+        self._size = size
 
     def decode(self) -> model.Increment:
-        tag = self._read_metadata()
+        return dataclasses.replace(self.read_header(), items=self._read_items())
+
+    def read_header(self) -> model.Increment:
+        while self._reader.peek(1) not in (b'w', b'z', END):
+            self._read_metadata(self._reader.read_exactly(1))
         if self._size is None:
             raise self._invalid('the record that tells the size of the image is missing')
-        return model.Increment(
-            self._names.get(b'f'), self._names.get(b't'), self._size, self._read_items(tag)
-        )
+        return model.Increment(self._names.get(b'f'), self._names.get(b't'), self._size, iter(()))
 
     def _read_version(self) -> int:
         banner = self._reader.read_exactly(len(BANNERS[1]))
@@ -72,31 +111,30 @@ class _Decoder:
             f'{self._reader.name}: begins with {banner!r}, expected {BANNERS[1]!r}.'
         )
 
-    def _read_metadata(self) -> bytes:
-        """Read the records before the data; return the first tag of those."""
-        while True:
-            tag = self._reader.read_exactly(1)
-            if tag in (b'w', b'z', END):
-                return tag
-            length = self._read_length()
-            if tag in (b'f', b't'):
-                self._names[tag] = self._read_name()
-            elif tag == b's':
-                (self._size,) = _U64.unpack(self._reader.read_exactly(8))
-            elif tag == b'p':
-                # One byte, whatever the length says: it was wrong for years.
-                self._reader.read_exactly(1)
-            else:
-                self._skip(tag, length)
+    def _read_metadata(self, tag: bytes) -> None:
+        """Read a record that comes before the data."""
+        length = self._read_length()
+        if tag in (b'f', b't'):
+            self._names[tag] = self._read_name()
+        elif tag == b's':
+            (self._size,) = _U64.unpack(self._reader.read_exactly(8))
+        elif tag == b'p':
+            # One byte, whatever the length says: it was wrong for years.
+            self._reader.read_exactly(1)
+        else:
+            self._skip(tag, length)
 
-    def _read_items(self, tag: bytes) -> Iterator[model.Item]:
-        while tag != END:
-            length = self._read_length()
-            if tag in (b'w', b'z'):
-                yield from self._read_range(tag)
-            else:
-                self._skip(tag, length)
-            tag = self._reader.read_exactly(1)
+    def _read_items(self) -> Iterator[model.Item]:
+        while (tag := self._reader.read_exactly(1)) != END:
+            yield from self.read_record(tag)
+
+    def read_record(self, tag: bytes) -> Iterator[model.Item]:
+        """Read a record of data, whose tag was read already."""
+        length = self._read_length()
+        if tag in (b'w', b'z'):
+            yield from self._read_range(tag)
+        else:
+            self._skip(tag, length)
 
     def _read_range(self, tag: bytes) -> Iterator[model.Item]:
         offset, length = _RANGE.unpack(self._reader.read_exactly(_RANGE.size))

@@ -219,4 +219,8 @@ def _can_have_holes(file: io.RawIOBase) -> bool:
 
 
 def _is_regular(file: io.RawIOBase) -> bool:
-    return stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+    try:
+        descriptor = file.fileno()
+    except io.UnsupportedOperation:
+        return False
+    return stat.S_ISREG(os.fstat(descriptor).st_mode)

@@ -18,12 +18,14 @@ what Cinder's next incremental backup builds on.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from osc_backup_port import errors, model
 from osc_backup_port.ceph import image as ceph_image
 from osc_backup_port.ceph import lease, naming
 from osc_backup_port.transfer import differing, limits, metering, writing, zeros
+
+_Filter = Callable[[Iterable[model.Item]], Iterator[model.Item]]
 
 
 class ChainWriter:
@@ -51,6 +53,7 @@ class ChainWriter:
         self._is_empty = fresh
         self._point: str | None = None  # the snapshot that HEAD is known to equal
         self._made: list[str] = []
+        self._track: metering.Track | None = None
 
     def snapshot_of(self, backup_id: str | None) -> model.Snapshot | None:
         """Return the snapshot that a backup has on this image."""
@@ -72,12 +75,54 @@ class ChainWriter:
             for _item in self._meter.watch(increment.items, increment.size):
                 pass
             return
-        self._write(increment)
+        part = self.begin(increment)
+        part(increment.items)
+        self.commit(snapshot, increment.to_snap)
+
+    def begin(self, increment: model.Increment) -> Callable[[Iterable[model.Item]], None]:
+        """Make HEAD the point that *increment* starts from.
+
+        Returns what writes all of its items to there.  An increment that starts
+        from nothing, on an image that has something, is brought down to what
+        differs.
+        """
+        wanted: _Filter = iter
+        if increment.from_snap is not None:
+            self._go_to(increment.from_snap)
+        elif self._is_empty:
+            wanted = differing.drop_zeros
+        else:
+            wanted = self._differing
+        return self._writer(increment.size, wanted)
+
+    def takes_parts(self, increment: model.Increment) -> bool:
+        """Tell whether its items may be written in several parts.
+
+        Not where they are compared with what is there: what is missing from
+        all of them has to become a hole.
+        """
+        return increment.from_snap is not None or self._is_empty
+
+    def resume(self, increment: model.Increment) -> Callable[[Iterable[model.Item]], None]:
+        """Go on with an increment of which HEAD has a part already.
+
+        Returns what writes the rest of its items.
+        """
+        fresh = increment.from_snap is None
+        return self._writer(increment.size, differing.drop_zeros if fresh else iter)
+
+    def commit(self, snapshot: str | None, point: str | None = None) -> None:
+        """Make HEAD a snapshot.
+
+        :param point: what increments call this point, where it has no snapshot
+        """
         if snapshot is not None:
             self._lock.check()
             self._image.create_snapshot(snapshot)
             self._made.append(snapshot)
-        self._point = snapshot or increment.to_snap
+        self._point = snapshot or point
+        if self._track is not None:
+            self._track.finish()
 
     def finish(self) -> None:
         """Leave HEAD at the newest backup."""
@@ -94,19 +139,22 @@ class ChainWriter:
         if newest is not None:
             self._image.roll_back(newest.name)
 
-    def _write(self, increment: model.Increment) -> None:
-        items = zeros.split_zeros(increment.items)
-        items = self._meter.watch(items, increment.size)
-        if increment.from_snap is not None:
-            self._go_to(increment.from_snap)
-        elif self._is_empty:
-            items = differing.drop_zeros(items)
-        else:
-            items = differing.differing_items(items, self._image)
+    def _differing(self, items: Iterable[model.Item]) -> Iterator[model.Item]:
+        return differing.differing_items(items, self._image)
+
+    def _writer(self, size: int, wanted: _Filter) -> Callable[[Iterable[model.Item]], None]:
         self._is_empty = False
-        if self._image.size() != increment.size:
-            self._image.resize(increment.size)
-        writing.write_items(self._image, items, self._bounds)
+        self._point = None
+        if self._image.size() != size:
+            self._image.resize(size)
+
+        self._track = track = metering.Track(self._meter, size)
+
+        def write(items: Iterable[model.Item]) -> None:
+            metered = track.watch(zeros.split_zeros(items))
+            writing.write_items(self._image, wanted(metered), self._bounds)
+
+        return write
 
     def _go_to(self, name: str) -> None:
         """Make HEAD the point in time that an increment starts from.
@@ -148,6 +196,39 @@ class ChainWriter:
             key=lambda snapshot: (naming.age_of_snapshot(snapshot.name), snapshot.id),
             default=None,
         )
+
+
+def check_may_add(pool_name: str, image: ceph_image.Image) -> None:
+    """Make sure that an image is a chain which nobody else is changing.
+
+    :raises Conflict: it is not
+    """
+    if writers := image.other_writers():
+        raise errors.Conflict(
+            f'Image {image.name}: is being written by {", ".join(writers)}.',
+            'Wait until the backup that uses it has ended, then try again.',
+        )
+    if not any(naming.backup_of_snapshot(snap.name) for snap in image.snapshots()):
+        name = image.name
+        raise errors.Conflict(
+            f'Image {name} in pool {pool_name}: is there, without the snapshot of any backup. It '
+            'was imported without snapshots, or it is a backup of a Cinder snapshot or of a '
+            'volume that is not in Ceph; which, cannot be told.',
+            f'If it is not needed, set it aside: rbd -p {pool_name} rename {name} {name}.aside. '
+            'If it is, put the new one elsewhere: openstack volume backup import-image '
+            '--image-name <name>',
+        )
+
+
+def new_layout(layout: model.ImageLayout) -> model.ImageLayout:
+    """Return how to make an image: the striping of another, Cinder's features."""
+    striped = layout.stripe_count > 1
+    return model.ImageLayout(
+        size=layout.size,
+        order=layout.order,
+        stripe_unit=layout.stripe_unit if striped else 0,
+        stripe_count=layout.stripe_count if striped else 0,
+    )
 
 
 def _wanted(backup_id: str | None) -> str:

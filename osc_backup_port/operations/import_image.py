@@ -168,8 +168,8 @@ class _Import:
         part = naming.temporary_image(self._name)
         # One that a dead run left behind is not trusted.  The lock is ours.
         self._pool.remove(part)
-        layout = arriving.layout or model.ImageLayout(0)
-        self._pool.create(part, _new_layout(layout, self._backup.size * units.GIB))
+        layout = arriving.layout or model.ImageLayout(self._backup.size * units.GIB)
+        self._pool.create(part, chain_writer.new_layout(layout))
         try:
             with self._pool.open(part, writable=True) as image:
                 writer = self._writer(image, lock, fresh=True)
@@ -183,13 +183,7 @@ class _Import:
     def _add_to_image(self, arriving: incoming.Incoming, lock: lease.Lease) -> None:
         """Add to the chain that is there."""
         with self._pool.open(self._name, writable=True) as image:
-            if writers := image.other_writers():
-                raise errors.Conflict(
-                    f'Image {self._name}: is being written by {", ".join(writers)}.',
-                    'Wait until the backup that uses it has ended, then try again.',
-                )
-            if not any(naming.backup_of_snapshot(snap.name) for snap in image.snapshots()):
-                raise _foreign_image(self._pool, self._name)
+            chain_writer.check_may_add(self._pool.name, image)
             writer = self._writer(image, lock, fresh=False)
             with chain_writer.undone_on_error(writer):
                 self._write_increments(arriving, writer)
@@ -239,24 +233,3 @@ class _Import:
                 f'{expected} ({self._backup.size} GiB).',
                 'The file belongs to another backup.',
             )
-
-
-def _new_layout(layout: model.ImageLayout, size: int) -> model.ImageLayout:
-    """Take the striping that a stream tells, and the features that Cinder gives."""
-    striped = layout.stripe_count > 1
-    return model.ImageLayout(
-        size=size,
-        order=layout.order,
-        stripe_unit=layout.stripe_unit if striped else 0,
-        stripe_count=layout.stripe_count if striped else 0,
-    )
-
-
-def _foreign_image(pool: ceph_pool.Pool, name: str) -> errors.Conflict:
-    return errors.Conflict(
-        f'Image {name} in pool {pool.name}: is there, without the snapshot of any backup. It was '
-        'imported without snapshots, or it is a backup of a Cinder snapshot or of a volume that '
-        'is not in Ceph; which, cannot be told.',
-        f'If it is not needed, set it aside: rbd -p {pool.name} rename {name} {name}.aside. '
-        'If it is, put the new one elsewhere: --image-name <name>',
-    )

@@ -30,20 +30,35 @@ class Meter:
         self._shown = shown
 
     def watch(self, items: Iterable[model.Item], size: int) -> Iterator[model.Item]:
-        """Hand on the items of an image of *size* bytes, and count them."""
-        position = 0
-        for item in items:
-            gap = max(item.offset - position, 0)
-            self._count(0, gap)
-            yield item
-            if isinstance(item, model.Data):
-                self._count(item.length, 0)
-            else:
-                self._count(0, item.length)
-            position = max(position, item.offset + item.length)
-        self._count(0, max(size - position, 0))
+        """Hand on all of the items of an image of *size* bytes, and count them."""
+        track = Track(self, size)
+        yield from track.watch(items)
+        track.finish()
 
-    def _count(self, moved: int, skipped: int) -> None:
+    def count(self, moved: int, skipped: int) -> None:
         self.moved += moved
         self.skipped += skipped
         self._shown.advance(moved, skipped)
+
+
+class Track:
+    """The items of one image, which go by in one part or in several."""
+
+    def __init__(self, meter: Meter, size: int) -> None:
+        self._meter = meter
+        self._size = size
+        self._position = 0
+
+    def watch(self, items: Iterable[model.Item]) -> Iterator[model.Item]:
+        """Hand on a part of the items, and count them."""
+        for item in items:
+            self._meter.count(0, max(item.offset - self._position, 0))
+            yield item
+            is_data = isinstance(item, model.Data)
+            self._meter.count(item.length if is_data else 0, 0 if is_data else item.length)
+            self._position = max(self._position, item.offset + item.length)
+
+    def finish(self) -> None:
+        """Count what lies behind the last of them."""
+        self._meter.count(0, max(self._size - self._position, 0))
+        self._position = self._size

@@ -1,0 +1,204 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What is in an archive, read from its documents, without its segments."""
+
+import collections
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Iterator
+
+from osc_backup_port import errors, model, record, units
+from osc_backup_port.archive import manifest, names, sealed
+from osc_backup_port.archive import store as archive_store
+from osc_backup_port.formats import record_file
+
+#: The largest record, and the largest metadata of a volume.
+MAX_SMALL_FILE = 4 * units.MIB
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Backup:
+    """One backup in an archive: an increment and what belongs to it."""
+
+    image: str
+    increment: manifest.Increment
+    record: record.BackupRecord
+    volume_metadata: bytes | None
+
+    @property
+    def id(self) -> str:
+        return self.increment.backup_id
+
+    @property
+    def path(self) -> str:
+        return f'{self.image}/{self.increment.folder}'
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Image:
+    """The backups that share an image, in the order in which they were added.
+
+    :param unfinished: folders of increments that a dead run left behind
+    """
+
+    name: str
+    layout: model.ImageLayout
+    backups: tuple[Backup, ...]
+    unfinished: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Catalog:
+    """All that is in an archive."""
+
+    archive: manifest.Archive
+    images: tuple[Image, ...]
+
+    def backups(self) -> Iterator[Backup]:
+        for image in self.images:
+            yield from image.backups
+
+    def find(self, name_or_id: str) -> Backup:
+        """Return the backup of that id or name.
+
+        :raises NotFound: there is none
+        :raises InvalidInput: several have that name
+        """
+        found = [backup for backup in self.backups() if backup.id == name_or_id]
+        found = found or [
+            backup for backup in self.backups() if backup.record.display_name == name_or_id
+        ]
+        if not found:
+            raise errors.NotFound(
+                f'There is no backup {name_or_id!r} in the archive.',
+                'See what is there: openstack volume backup archive list <archive>',
+            )
+        if len({backup.id for backup in found}) > 1:
+            raise errors.InvalidInput(
+                f'{len(found)} backups in the archive have the name {name_or_id!r}: '
+                f'{", ".join(backup.id for backup in found)}.',
+                'Give one of these ids instead of the name.',
+            )
+        # The same backup may be there in its chain and, by --single, alone.
+        return min(found, key=lambda backup: backup.increment.from_snap is not None)
+
+
+def read(store: archive_store.Store) -> Catalog:
+    """Read and check the documents of a whole archive.
+
+    :raises NotFound: there is no archive
+    :raises InvalidInput: it is damaged
+    """
+    archive = read_archive(store)
+    if archive is None:
+        raise errors.NotFound(
+            f'{store.name}: is not an archive: there is no {names.ARCHIVE}.',
+            f'Make one: openstack volume backup archive create {store.name} <backup>',
+        )
+    folders = [entry.name for entry in store.entries('') if names.is_image(entry.name)]
+    return Catalog(archive, tuple(image for name in folders if (image := read_image(store, name))))
+
+
+def read_archive(store: archive_store.Store) -> manifest.Archive | None:
+    """Return the mark of an archive, None where there is none."""
+    content = store.get(names.ARCHIVE, sealed.MAX_SIZE)
+    return manifest.decode_archive(content, f'{store.name}/{names.ARCHIVE}') if content else None
+
+
+def read_image(store: archive_store.Store, name: str) -> Image | None:
+    """Return what an archive has of one image, None where it has nothing.
+
+    :raises InvalidInput: it is damaged
+    """
+    where = f'{store.name}/{name}'
+    content = store.get(f'{name}/{names.IMAGE}', sealed.MAX_SIZE)
+    folders = sorted(
+        parsed for entry in store.entries(name) if (parsed := names.parse_increment(entry.name))
+    )
+    if content is None:
+        if not folders:
+            return None
+        raise sealed.damaged(f'{where}/{names.IMAGE}', 'is missing')
+    backups, unfinished = [], []
+    for number, backup_id in folders:
+        path = f'{name}/{names.increment(number, backup_id)}'
+        document = store.get(f'{path}/{names.INCREMENT}', sealed.MAX_SIZE)
+        if document is None:
+            unfinished.append(path)
+        else:
+            backups.append(_read_backup(store, name, path, document))
+    _check_chain(where, backups)
+    layout = manifest.decode_image(content, f'{where}/{names.IMAGE}')
+    return Image(name, layout, tuple(backups), tuple(unfinished))
+
+
+def _read_backup(store: archive_store.Store, image: str, path: str, document: bytes) -> Backup:
+    increment = manifest.decode_increment(document, f'{store.name}/{path}/{names.INCREMENT}')
+    if f'{image}/{increment.folder}' != path:
+        raise sealed.damaged(f'{store.name}/{path}', f'says that it is {increment.folder}')
+    raw_record = store.get(f'{path}/{names.RECORD}', MAX_SMALL_FILE)
+    metadata = store.get(f'{path}/{names.VOLUME_METADATA}', MAX_SMALL_FILE)
+    return make_backup(f'{store.name}/{path}', image, increment, raw_record, metadata)
+
+
+def make_backup(
+    where: str,
+    image: str,
+    increment: manifest.Increment,
+    raw_record: bytes | None,
+    metadata: bytes | None,
+) -> Backup:
+    """Put together what belongs to one backup, after checking it.
+
+    :param where: what to call its folder in an error
+    :raises InvalidInput: a file is missing, or not what was written
+    """
+    _check_hash(f'{where}/{names.RECORD}', raw_record, increment.record_sha256)
+    _check_hash(f'{where}/{names.VOLUME_METADATA}', metadata, increment.volume_metadata_sha256)
+    records = record_file.read_records(raw_record or b'', f'{where}/{names.RECORD}')
+    if [found.id for found in records] != [increment.backup_id]:
+        raise sealed.damaged(f'{where}/{names.RECORD}', 'is not the record of that backup')
+    return Backup(image, increment, records[0], metadata)
+
+
+def _check_hash(name: str, content: bytes | None, expected: str | None) -> None:
+    found = None if content is None else hashlib.sha256(content).hexdigest()
+    if found != expected:
+        problem = 'is missing' if found is None else 'its content does not match its sha256'
+        raise sealed.damaged(name, problem)
+
+
+def _check_chain(where: str, backups: Iterable[Backup]) -> None:
+    """Every increment starts from an earlier one, and every backup is there once."""
+    points: set[str] = set()
+    numbers: collections.Counter[str] = collections.Counter()
+    for backup in backups:
+        increment = backup.increment
+        numbers[backup.id] += 1
+        if numbers[backup.id] > 1:
+            raise sealed.damaged(f'{where}/{increment.folder}', 'that backup is there twice')
+        if increment.from_snap is not None and increment.from_snap not in points:
+            raise sealed.damaged(
+                f'{where}/{increment.folder}',
+                f'starts from snapshot {increment.from_snap}, which no earlier increment leads to',
+            )
+        points.add(increment.to_snap)
+
+
+def path_to(image: Image, backup: Backup) -> list[Backup]:
+    """Return the increments that lead to a backup, the first one first."""
+    by_point = {other.increment.to_snap: other for other in image.backups}
+    way = [backup]
+    while (start := way[-1].increment.from_snap) is not None:
+        way.append(by_point[start])
+    return way[::-1]

@@ -1,0 +1,79 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""An increment of an archive as a stream of items, all of it checked."""
+
+from collections.abc import Iterable, Iterator
+
+from osc_backup_port import model
+from osc_backup_port.archive import catalog, manifest, sealed, segments
+from osc_backup_port.archive import store as archive_store
+from osc_backup_port.formats import rbd_diff, stream
+
+
+def describe(increment: manifest.Increment) -> model.Increment:
+    """Return an increment without its items."""
+    return model.Increment(increment.from_snap, increment.to_snap, increment.size, iter(()))
+
+
+def read_segments(
+    store: archive_store.Store, backup: catalog.Backup, first: int = 0
+) -> Iterator[tuple[int, bytes]]:
+    """Yield the number and the stream of each segment, checked by its sha256.
+
+    :param first: the number of the first that is wanted
+    """
+    wanted = backup.increment.segments[first:]
+    limit = manifest.MAX_SEGMENT_SIZE
+
+    def fetch(segment: manifest.Segment) -> bytes | None:
+        return store.get(f'{backup.path}/{segment.name}', limit)
+
+    where = f'{store.name}/{backup.path}'
+    yield from enumerate(segments.unpack(wanted, fetch, where), first)
+
+
+def items(
+    increment: manifest.Increment, parts: Iterable[tuple[int, bytes]], where: str
+) -> Iterator[model.Item]:
+    """Yield what is in segments that follow each other.
+
+    :param where: what to call their folder in an error
+    :raises InvalidInput: they do not hold what the increment says
+    """
+    last = len(increment.segments) - 1
+    for number, raw in parts:
+        reader = stream.Reader(
+            segments.Chunks(iter([raw])), f'{where}/{increment.segments[number].name}', False
+        )
+        if number == 0:
+            _check_header(rbd_diff.read_header(reader), increment, where)
+        part = rbd_diff.Part(reader, increment.size)
+        yield from part
+        if part.is_last != (number == last):
+            raise sealed.damaged(reader.name, 'has the end mark of the stream in the wrong place')
+
+
+def read(store: archive_store.Store, backup: catalog.Backup) -> Iterator[model.Item]:
+    """Yield all items of an increment."""
+    where = f'{store.name}/{backup.path}'
+    return items(backup.increment, read_segments(store, backup), where)
+
+
+def _check_header(found: model.Increment, expected: manifest.Increment, where: str) -> None:
+    for name in ('from_snap', 'to_snap', 'size'):
+        if getattr(found, name) != getattr(expected, name):
+            raise sealed.damaged(
+                where,
+                f'its stream says that {name} is {getattr(found, name)}, '
+                f'expected {getattr(expected, name)}',
+            )

@@ -1,0 +1,73 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The names of everything in an archive, and which of them are safe.
+
+A name from an archive is never used before one of these patterns has matched
+it, so that none can climb out of the folder.
+"""
+
+import re
+
+from osc_backup_port import errors
+
+ARCHIVE = 'archive.json'
+IMAGE = 'image.json'
+RECORD = 'record.json'
+VOLUME_METADATA = 'volume-metadata.json'
+INCREMENT = 'increment.json'
+
+_UUID = r'[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}'
+_IMAGE = re.compile(rf'volume-{_UUID}\.backup\.({_UUID}|base)', re.ASCII)
+_INCREMENT = re.compile(rf'(0|[1-9][0-9]{{0,8}})-({_UUID})', re.ASCII)
+_SEGMENT = re.compile(r'([0-9]{5,9})\.rbd-diff(\.zst)?', re.ASCII)
+
+
+def is_image(name: str) -> bool:
+    return _IMAGE.fullmatch(name) is not None
+
+
+def check_image(name: str) -> str:
+    """Return the name of an image, if it is one that Cinder gives.
+
+    :raises InvalidInput: it is not
+    """
+    if not is_image(name):
+        raise errors.InvalidInput(
+            f'{name!r} is not the name of an image of a backup, which is '
+            'volume-<volume id>.backup.<backup id or base>.'
+        )
+    return name
+
+
+def increment(number: int, backup_id: str) -> str:
+    return f'{number}-{backup_id}'
+
+
+def parse_increment(name: str) -> tuple[int, str] | None:
+    """Return number and backup id of an increment's folder, None for another."""
+    match = _INCREMENT.fullmatch(name)
+    return (int(match.group(1)), match.group(2)) if match else None
+
+
+def segment(number: int, compressed: bool) -> str:
+    return f'{number:05}.rbd-diff{".zst" if compressed else ""}'
+
+
+def parse_segment(name: str) -> int | None:
+    """Return the number of a segment, None for another file."""
+    match = _SEGMENT.fullmatch(name)
+    return int(match.group(1)) if match else None
+
+
+def is_compressed(segment_name: str) -> bool:
+    return segment_name.endswith('.zst')

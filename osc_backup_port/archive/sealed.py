@@ -1,0 +1,72 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""JSON documents that carry their own checksum.
+
+``sha256`` is the hash of the document without it, keys sorted, no white space,
+not ASCII-escaped, in UTF-8: any changed value, key or type is found.
+"""
+
+import collections.abc
+import hashlib
+import json
+import typing
+
+from osc_backup_port import errors, units
+
+#: The largest document that is read.  A segment takes some 150 bytes of it.
+MAX_SIZE = 64 * units.MIB
+
+
+def seal(document: collections.abc.Mapping[str, typing.Any]) -> bytes:
+    """Return a document as the bytes of a file."""
+    sealed = {**document, 'sha256': _digest(document)}
+    return json.dumps(sealed, indent=1, ensure_ascii=False).encode() + b'\n'
+
+
+def unseal(content: bytes, name: str) -> dict[str, typing.Any]:
+    """Return the document in a file, which is as it was written.
+
+    :param name: what to call it in an error
+    :raises InvalidInput: it is not what :func:`seal` made
+    """
+    try:
+        document = json.loads(content, object_pairs_hook=_without_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise damaged(name, f'is not valid JSON: {error}') from None
+    if not isinstance(document, dict):
+        raise damaged(name, f'holds {type(document).__name__}, expected an object')
+    expected = document.pop('sha256', None)
+    if expected != _digest(document):
+        raise damaged(name, 'its content does not match its own sha256')
+    return document
+
+
+def damaged(name: str, problem: str) -> errors.InvalidInput:
+    """Return the error for something in an archive that is not as it was written."""
+    return errors.InvalidInput(
+        f'{name}: {problem}.',
+        'The archive is damaged there: restore it from another copy, or create that backup anew. '
+        'To see all that is wrong: openstack volume backup archive verify <archive>',
+    )
+
+
+def _digest(document: collections.abc.Mapping[str, typing.Any]) -> str:
+    canonical = json.dumps(document, sort_keys=True, separators=(',', ':'), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode('utf-8', 'surrogatepass')).hexdigest()
+
+
+def _without_duplicates(pairs: list[tuple[str, typing.Any]]) -> dict[str, typing.Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError('a key stands there twice')
+    return result

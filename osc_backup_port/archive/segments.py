@@ -1,0 +1,205 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Cutting a diff stream into segments, and putting it together again.
+
+All segments of an increment, one after the other, are one rbd diff stream of
+version 1: the first begins with its header, the last ends with its end mark.
+Cuts lie between records.  Segments are compressed and hashed, fetched and
+expanded, by several threads, and go by in their order.
+"""
+
+import collections
+import concurrent.futures
+import dataclasses
+import functools
+import hashlib
+import io
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from osc_backup_port.archive import manifest, names, sealed
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+#: Threads that compress or expand; more would only take more memory.
+_WORKERS = min(4, os.cpu_count() or 1)
+_LARGEST_WINDOW = 27  # log2, of zstd: what `zstd -d` itself accepts
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Packed:
+    """A segment, ready to be stored."""
+
+    segment: manifest.Segment
+    content: bytes
+
+
+def pack(
+    records: Iterable[tuple[bytes, ...]], level: int | None, first: int = 0
+) -> Iterator[Packed]:
+    """Yield the segments of a stream.
+
+    :param records: the stream; a cut may lie between any two of them
+    :param level: of zstd; None: not compressed
+    :param first: the number of the first of them
+    """
+    numbered = enumerate(_gather(records), first)
+    jobs = (functools.partial(_pack, number, raw, level) for number, raw in numbered)
+    yield from _side_by_side(jobs)
+
+
+def _gather(records: Iterable[tuple[bytes, ...]]) -> Iterator[bytes]:
+    """Join records up to the size of a segment."""
+    pieces: list[bytes] = []
+    size = 0
+    for record in records:
+        length = sum(map(len, record))
+        if pieces and size + length > manifest.SEGMENT_SIZE:
+            yield b''.join(pieces)
+            pieces, size = [], 0
+        pieces.extend(record)
+        size += length
+    if pieces:
+        yield b''.join(pieces)
+
+
+def _pack(number: int, raw: bytes, level: int | None) -> Packed:
+    content = raw if level is None else zstd.compress(raw, level)
+    name = names.segment(number, level is not None)
+    digest = hashlib.sha256(content).hexdigest()
+    return Packed(manifest.Segment(name, len(content), digest, len(raw)), content)
+
+
+def unpack(
+    segments: Iterable[manifest.Segment],
+    fetch: Callable[[manifest.Segment], bytes | None],
+    name: str,
+) -> Iterator[bytes]:
+    """Yield the stream that was cut, a segment at a time, each checked.
+
+    :param fetch: returns the file of a segment
+    :param name: what to call their folder in an error
+    :raises InvalidInput: one is missing, or not what was written
+    """
+
+    def fetch_and_check(segment: manifest.Segment) -> bytes:
+        return check(segment, fetch(segment), name)
+
+    yield from _side_by_side(functools.partial(fetch_and_check, segment) for segment in segments)
+
+
+def describe(name: str, content: bytes, path: str) -> tuple[manifest.Segment, bytes]:
+    """Return what a manifest says of a segment, and the stream in it.
+
+    :raises InvalidInput: it is not whole
+    """
+    raw = expand(content, name, manifest.MAX_SEGMENT_SIZE, path)
+    digest = hashlib.sha256(content).hexdigest()
+    return manifest.Segment(name, len(content), digest, len(raw)), raw
+
+
+def describe_all(
+    pairs: Iterable[tuple[str, bytes]], where: str
+) -> Iterator[tuple[manifest.Segment, bytes]]:
+    """Do :func:`describe` with several segments at once; results in order.
+
+    :param pairs: name and content of each
+    """
+    yield from _side_by_side(
+        functools.partial(describe, name, content, f'{where}/{name}') for name, content in pairs
+    )
+
+
+def check(segment: manifest.Segment, content: bytes | None, name: str) -> bytes:
+    """Return what is in the file of a segment, if it is what was written.
+
+    :raises InvalidInput: it is not
+    """
+    name = f'{name}/{segment.name}'
+    if content is None:
+        raise sealed.damaged(name, 'is missing')
+    if len(content) != segment.size:
+        raise sealed.damaged(name, f'has {len(content)} bytes, expected {segment.size}')
+    if hashlib.sha256(content).hexdigest() != segment.sha256:
+        raise sealed.damaged(name, 'its content does not match its sha256')
+    raw = expand(content, segment.name, segment.raw_size, name)
+    if len(raw) != segment.raw_size:
+        raise sealed.damaged(
+            name, f'expands to {len(raw)} bytes or more, expected {segment.raw_size}'
+        )
+    return raw
+
+
+def expand(content: bytes, segment_name: str, limit: int, name: str) -> bytes:
+    """Return the stream in the file of a segment, at most *limit* bytes and one.
+
+    :raises InvalidInput: it is not one whole zstd frame
+    """
+    if not names.is_compressed(segment_name):
+        return content
+    options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: _LARGEST_WINDOW}
+    decompressor = zstd.ZstdDecompressor(options=options)
+    try:
+        # One byte more, to see that there is no more.
+        raw: bytes = decompressor.decompress(content, max_length=limit + 1)
+        if len(raw) == limit and not decompressor.eof:
+            raw += decompressor.decompress(b'', max_length=1)
+    except zstd.ZstdError as error:
+        raise sealed.damaged(name, f'cannot be expanded: {error}') from None
+    if len(raw) <= limit and (not decompressor.eof or decompressor.unused_data):
+        raise sealed.damaged(name, 'is not one whole zstd frame')
+    return raw
+
+
+def _side_by_side(jobs: Iterable[Callable[[], Any]]) -> Iterator[Any]:
+    """Run jobs in threads, a few ahead of the consumer; results in order."""
+    with concurrent.futures.ThreadPoolExecutor(_WORKERS) as pool:
+        running: collections.deque[concurrent.futures.Future[Any]] = collections.deque()
+        try:
+            for job in jobs:
+                running.append(pool.submit(job))
+                if len(running) > _WORKERS:
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
+        finally:
+            for future in running:
+                future.cancel()
+
+
+class Chunks(io.RawIOBase):
+    """Pieces of bytes, to be read as one file."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        super().__init__()
+        self._pieces = pieces
+        self._rest = memoryview(b'')
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._rest:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return 0
+            self._rest = memoryview(piece)
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count

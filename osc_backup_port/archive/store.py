@@ -1,0 +1,139 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Where an archive lies: a folder here.  Elsewhere: remote_store, tar_stream."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import pathlib
+import stat
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+from osc_backup_port import errors, files
+
+
+class Entry(NamedTuple):
+    """A file or a folder in a folder."""
+
+    name: str
+    size: int
+    is_folder: bool
+
+
+class Store(Protocol):
+    """Files by their path below the archive, ``/`` between the parts.
+
+    A file appears whole or not at all, and lasts when ``put`` returns.
+
+    :ivar name: what to call the archive in messages
+    """
+
+    name: str
+
+    def put(self, path: str, content: bytes) -> None: ...
+
+    def get(self, path: str, limit: int) -> bytes | None:
+        """Return a file, None where there is none.
+
+        :raises InvalidInput: it has more than *limit* bytes, or is no file
+        """
+
+    def entries(self, path: str) -> list[Entry]:
+        """Return what is in a folder, sorted; nothing where there is none."""
+
+    def delete(self, path: str) -> None:
+        """Remove a file; not being there is fine."""
+
+    def lock(self, path: str) -> contextlib.AbstractContextManager[None]:
+        """Be the only run that writes into this folder, until the block ends.
+
+        :raises Conflict: another run does
+        """
+
+
+class Folder:
+    """An archive in a folder of this machine."""
+
+    def __init__(self, root: pathlib.Path) -> None:
+        self.name = str(root)
+        self._root = root
+
+    def put(self, path: str, content: bytes) -> None:
+        target = self._root / path
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files.write_private(target, content)
+
+    def get(self, path: str, limit: int) -> bytes | None:
+        target = self._root / path
+        try:
+            descriptor = os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise errors.InvalidInput(f'{target}: is a link, expected a file.') from None
+            raise
+        with open(descriptor, 'rb') as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise errors.InvalidInput(f'{target}: is not a file.')
+            if status.st_size > limit:
+                raise too_large(str(target), status.st_size, limit)
+            return file.read(limit)
+
+    def entries(self, path: str) -> list[Entry]:
+        found = []
+        try:
+            with os.scandir(self._root / path) as scan:
+                for item in scan:
+                    if item.is_symlink():
+                        raise errors.InvalidInput(
+                            f'{item.path}: is a link, expected a file or a folder.'
+                        )
+                    found.append(Entry(item.name, item.stat().st_size, item.is_dir()))
+        except FileNotFoundError:
+            return []
+        return sorted(found)
+
+    def delete(self, path: str) -> None:
+        (self._root / path).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def lock(self, path: str) -> Iterator[None]:
+        folder = self._root / path
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            # The kernel drops it with the process, however that ends.
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError:
+            raise busy(str(folder)) from None
+        finally:
+            os.close(descriptor)
+
+
+def too_large(name: str, size: int, limit: int) -> errors.InvalidInput:
+    return errors.InvalidInput(
+        f'{name}: has {size} bytes, expected at most {limit}.',
+        'The archive is damaged, or is not one of ours.',
+    )
+
+
+def busy(name: str) -> errors.Conflict:
+    return errors.Conflict(
+        f'{name}: another run is writing there.',
+        'Wait until it has ended, then run the same command again.',
+    )

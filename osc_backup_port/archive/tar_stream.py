@@ -1,0 +1,230 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""An archive as one tar stream, for pipes and tape.
+
+Every member is a file of bounded size, in the order in which it counts:
+``increment.json`` last.  A stream that is cut short still holds every increment
+before the cut.
+"""
+
+import contextlib
+import io
+import tarfile
+import time
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple, cast
+
+from osc_backup_port import errors, model
+from osc_backup_port.archive import catalog, manifest, names, sealed
+from osc_backup_port.archive import store as archive_store
+
+_BUFFER = 1 << 20
+_LARGEST = max(manifest.MAX_SEGMENT_SIZE, catalog.MAX_SMALL_FILE)
+
+
+class Output:
+    """A store that can only be added to; :meth:`close` ends the stream.
+
+    :param file: where the stream goes
+    """
+
+    name = 'stdout'
+
+    def __init__(self, file: io.RawIOBase) -> None:
+        # tarfile takes no notice of a write that took a part only; this does.
+        self._file = io.BufferedWriter(file, _BUFFER)
+        self._tar = tarfile.open(  # noqa: SIM115 - closed by close()
+            fileobj=self._file, mode='w|', format=tarfile.PAX_FORMAT, bufsize=_BUFFER
+        )
+
+    def put(self, path: str, content: bytes) -> None:
+        member = tarfile.TarInfo(path)
+        member.size = len(content)
+        member.mode = 0o600
+        member.mtime = int(time.time())
+        self._tar.addfile(member, io.BytesIO(content))
+
+    def get(self, path: str, limit: int) -> bytes | None:
+        return None
+
+    def entries(self, path: str) -> list[archive_store.Entry]:
+        return []
+
+    def delete(self, path: str) -> None:
+        raise errors.InvalidInput(f'{path}: nothing can be removed from a stream.')
+
+    def lock(self, path: str) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def close(self) -> None:
+        self._tar.close()
+        self._file.flush()
+        self._file.detach()
+
+
+class Member(NamedTuple):
+    """A file in a stream, by the parts of its path."""
+
+    path: list[str]
+    content: bytes
+
+
+class Input:
+    """Reads a stream, once, from its beginning.
+
+    :param file: where the stream comes from
+    """
+
+    name = 'stdin'
+
+    def __init__(self, file: io.RawIOBase) -> None:
+        self._members = _members(file, self.name)
+        self._next: Member | None = next(self._members, None)
+
+    def read_archive(self) -> manifest.Archive:
+        """Read the mark of the archive, which comes first.
+
+        :raises InvalidInput: this is no archive
+        """
+        first = self._take()
+        if first is None or first.path != [names.ARCHIVE]:
+            raise errors.InvalidInput(
+                f'{self.name}: is not the tar stream of an archive, which begins with '
+                f'{names.ARCHIVE}.'
+            )
+        return manifest.decode_archive(first.content, f'{self.name}/{names.ARCHIVE}')
+
+    def increments(self) -> Iterator['IncrementStream']:
+        """Yield the increments in their order; each has to be used up first."""
+        layouts: dict[str, model.ImageLayout] = {}
+        while (member := self._next) is not None:
+            where = f'{self.name}/{"/".join(member.path)}'
+            if len(member.path) == 2 and member.path[1] == names.IMAGE:
+                self._take()
+                layouts[member.path[0]] = manifest.decode_image(member.content, where)
+                continue
+            if len(member.path) != 3 or member.path[0] not in layouts:
+                raise sealed.damaged(where, 'is not expected here')
+            increment = IncrementStream(self, layouts[member.path[0]], member.path[:2])
+            yield increment
+            increment.use_up()
+
+    def _take(self) -> Member | None:
+        taken, self._next = self._next, next(self._members, None)
+        return taken
+
+    def take_of(self, folder: list[str]) -> Member | None:
+        """Return the next file, if it lies in *folder*."""
+        if self._next is None or self._next.path[:-1] != folder:
+            return None
+        return self._take()
+
+
+class IncrementStream:
+    """One increment in a stream: small files, segments, and what it says of them."""
+
+    def __init__(self, source: Input, layout: model.ImageLayout, folder: list[str]) -> None:
+        parsed = names.parse_increment(folder[1])
+        if parsed is None:
+            raise sealed.damaged(f'{source.name}/{"/".join(folder)}', 'is not expected here')
+        self.image = folder[0]
+        self.layout = layout
+        self.backup_id = parsed[1]
+        self.where = f'{source.name}/{"/".join(folder)}'
+        self._source = source
+        self._folder = folder
+        self._files: dict[str, bytes] = {}
+
+    def small_file(self, name: str) -> bytes | None:
+        return self._files.get(name)
+
+    def segments(self) -> Iterator[tuple[str, bytes]]:
+        """Yield name and content of each segment, before which nothing else stays unread."""
+        number = 0
+        while member := self._source.take_of(self._folder):
+            name = member.path[-1]
+            if names.parse_segment(name) is None:
+                self._keep(name, member.content)
+                continue
+            if names.parse_segment(name) != number or names.INCREMENT in self._files:
+                raise sealed.damaged(f'{self.where}/{name}', 'is not expected here')
+            number += 1
+            yield name, member.content
+
+    def _keep(self, name: str, content: bytes) -> None:
+        known = (names.RECORD, names.VOLUME_METADATA, names.INCREMENT)
+        if name not in known or name in self._files or len(content) > sealed.MAX_SIZE:
+            raise sealed.damaged(f'{self.where}/{name}', 'is not expected here')
+        self._files[name] = content
+
+    def finish(self) -> catalog.Backup:
+        """Return what the increment says; all of its segments were read.
+
+        :raises TruncatedStream: the stream ended before it
+        """
+        document = self._files.get(names.INCREMENT)
+        if document is None:
+            raise errors.TruncatedStream(
+                f'{self.where}: the stream ends within this increment.',
+                'What came before it is complete. Send the stream again for the rest.',
+            )
+        increment = manifest.decode_increment(document, f'{self.where}/{names.INCREMENT}')
+        if increment.folder != self._folder[1]:
+            raise sealed.damaged(self.where, f'says that it is {increment.folder}')
+        return catalog.make_backup(
+            self.where,
+            self.image,
+            increment,
+            self._files.get(names.RECORD),
+            self._files.get(names.VOLUME_METADATA),
+        )
+
+    def use_up(self) -> None:
+        for _segment in self.segments():
+            pass
+
+
+def _members(file: io.RawIOBase, name: str) -> Iterator[Member]:
+    """Yield the files of a tar stream whose names and sizes are allowed."""
+    try:
+        with tarfile.open(fileobj=cast(BinaryIO, file), mode='r|', bufsize=_BUFFER) as tar:
+            for info in tar:
+                path = info.name.removeprefix('./').rstrip('/').split('/')
+                if info.isdir() and len(path) <= 2:
+                    continue
+                _check_member(info, path, name)
+                content = tar.extractfile(info)
+                data = content.read() if content else b''
+                if len(data) != info.size:
+                    raise _cut_short(name)
+                yield Member(path, data)
+    except tarfile.TarError as error:
+        raise errors.TruncatedStream(
+            f'{name}: is not a whole tar stream: {error}.', 'Send the stream again.'
+        ) from None
+
+
+def _check_member(info: tarfile.TarInfo, path: list[str], name: str) -> None:
+    where = f'{name}: member {info.name!r}'
+    if not info.isreg():
+        raise errors.InvalidInput(f'{where} is not a file.', 'The archive is not one of ours.')
+    if len(path) > 1:
+        names.check_image(path[0])
+    if len(path) > 3 or (len(path) > 2 and names.parse_increment(path[1]) is None):
+        raise errors.InvalidInput(f'{where} is not expected in an archive.')
+    if info.size > _LARGEST:
+        raise archive_store.too_large(where, info.size, _LARGEST)
+
+
+def _cut_short(name: str) -> errors.TruncatedStream:
+    return errors.TruncatedStream(f'{name}: the tar stream was cut short.', 'Send it again.')

@@ -1,0 +1,177 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""An image while increments from an archive are added to it.
+
+One that is new is written under a temporary name and renamed when the session
+ends well.  What a killed run left behind is taken up where it stopped: every
+snapshot counts, and a note on the image tells how many segments of the next
+increment are in its HEAD.
+"""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+
+from osc_backup_port import errors, model
+from osc_backup_port.ceph import image as ceph_image
+from osc_backup_port.ceph import lease, naming
+from osc_backup_port.ceph import pool as ceph_pool
+from osc_backup_port.operations import chain_writer
+from osc_backup_port.transfer import limits, metering
+
+_NOTE = 'progress'
+
+Write = Callable[[Iterable[model.Item]], None]
+
+
+class Session:
+    """Made by :func:`session`."""
+
+    def __init__(self, image: ceph_image.Image, writer: chain_writer.ChainWriter) -> None:
+        self._image = image
+        self._writer = writer
+
+    def has(self, backup_id: str) -> bool:
+        """Tell whether the backup has its snapshot."""
+        return self._writer.snapshot_of(backup_id) is not None
+
+    def resume_at(self, identity: str) -> int:
+        """Return how many parts of an increment are in HEAD already.
+
+        :param identity: tells the increment from every other one
+        """
+        try:
+            note = json.loads(self._image.note(_NOTE) or 'null')
+            if note['increment'] == identity and note['snapshots'] == self._snapshots():
+                return int(note['parts'])
+        except (ValueError, TypeError, KeyError):
+            pass
+        return 0
+
+    def takes_parts(self, increment: model.Increment) -> bool:
+        """Tell whether the increment may be written in several parts."""
+        return self._writer.takes_parts(increment)
+
+    def begin(self, increment: model.Increment, resumed: bool) -> Write:
+        """Return what writes the items of an increment."""
+        if resumed:
+            return self._writer.resume(increment)
+        self._image.set_note(_NOTE, None)
+        return self._writer.begin(increment)
+
+    def note_parts(self, identity: str, parts: int) -> None:
+        """Leave a note that so many parts are written, for a run after a crash."""
+        note = {'increment': identity, 'parts': parts, 'snapshots': self._snapshots()}
+        self._image.set_note(_NOTE, json.dumps(note))
+
+    def commit(self, increment: model.Increment, is_wanted: bool) -> None:
+        """Make HEAD the point in time that the increment leads to.
+
+        :param is_wanted: make it a snapshot; else it is a step to the next one
+        """
+        self._writer.commit(increment.to_snap if is_wanted else None, increment.to_snap)
+        self._image.set_note(_NOTE, None)
+
+    def finish(self) -> None:
+        self._image.set_note(_NOTE, None)
+        self._writer.finish()
+
+    def give_up(self) -> None:
+        """Take back what this session wrote."""
+        self._image.set_note(_NOTE, None)
+        self._writer.undo()
+
+    def _snapshots(self) -> int:
+        return max((snapshot.id for snapshot in self._image.snapshots()), default=0)
+
+
+@contextlib.contextmanager
+def session(
+    pool: ceph_pool.Pool,
+    name: str,
+    layout: model.ImageLayout,
+    meter: metering.Meter,
+    bounds: limits.Limits,
+) -> Iterator[Session]:
+    """Open an image to add to it, or make it.
+
+    When the block fails because what comes in is wrong, all that was done is
+    undone.  When it fails otherwise, what is complete stays for the next run.
+
+    :raises Conflict: another run, or another client, writes to it
+    """
+    with pool.lock(name) as lock:
+        if pool.has_image(name):
+            with _there(pool, name, lock, meter, bounds) as opened:
+                yield opened
+        else:
+            with _new(pool, name, layout, lock, meter, bounds) as opened:
+                yield opened
+
+
+@contextlib.contextmanager
+def _there(
+    pool: ceph_pool.Pool,
+    name: str,
+    lock: lease.Lease,
+    meter: metering.Meter,
+    bounds: limits.Limits,
+) -> Iterator[Session]:
+    with pool.open(name, writable=True) as image:
+        chain_writer.check_may_add(pool.name, image)
+        writer = chain_writer.ChainWriter(image, name, lock, False, meter, bounds)
+        opened = Session(image, writer)
+        try:
+            yield opened
+        except errors.InvalidInput:
+            opened.give_up()
+            raise
+        except BaseException:
+            # Cinder must never meet a HEAD that is not its newest backup.
+            with contextlib.suppress(errors.PortError):
+                opened.finish()
+            raise
+        opened.finish()
+
+
+@contextlib.contextmanager
+def _new(
+    pool: ceph_pool.Pool,
+    name: str,
+    layout: model.ImageLayout,
+    lock: lease.Lease,
+    meter: metering.Meter,
+    bounds: limits.Limits,
+) -> Iterator[Session]:
+    part = naming.temporary_image(name)
+    fresh = not _is_usable(pool, part)
+    if fresh:
+        pool.remove(part)
+        pool.create(part, chain_writer.new_layout(layout))
+    try:
+        with pool.open(part, writable=True) as image:
+            writer = chain_writer.ChainWriter(image, name, lock, fresh, meter, bounds)
+            opened = Session(image, writer)
+            yield opened
+            opened.finish()
+        lock.check()
+        pool.rename(part, name)
+    except errors.InvalidInput:
+        pool.remove(part)
+        raise
+
+
+def _is_usable(pool: ceph_pool.Pool, part: str) -> bool:
+    with contextlib.suppress(errors.NotFound), pool.open(part) as image:
+        return bool(image.note(_NOTE)) or bool(image.snapshots())
+    return False

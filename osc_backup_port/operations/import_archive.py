@@ -1,0 +1,253 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Backups out of an archive and into a cloud: images first, records last."""
+
+import dataclasses
+import hashlib
+import itertools
+from collections.abc import Sequence
+
+from osc_backup_port import errors, progress, record
+from osc_backup_port.archive import catalog, increments, manifest
+from osc_backup_port.archive import store as archive_store
+from osc_backup_port.ceph import naming
+from osc_backup_port.ceph import pool as ceph_pool
+from osc_backup_port.operations import (
+    image_session,
+    import_metadata,
+    volume_metadata,
+)
+from osc_backup_port.transfer import limits, metering
+
+IMPORTED = 'imported'
+ALREADY_THERE = 'already there'
+
+#: Segments written between two notes of how far the work is: a killed run has
+#: to move at most these again.
+_PART = 8
+
+
+@dataclasses.dataclass
+class Step:
+    """One backup, and what is to be done with it.
+
+    :ivar is_wanted: it becomes a backup of the cloud; else its data is only a
+        step on the way to another
+    :ivar image_result: a word or two about its image and snapshot
+    :ivar metadata: the same about its record
+    """
+
+    backup: catalog.Backup
+    is_wanted: bool
+    image_result: str
+    metadata: import_metadata.Step | None = None
+    moved: int = 0
+    error: errors.PortError | None = None
+
+
+@dataclasses.dataclass
+class ImagePlan:
+    """The backups to import into one image, in the order of the archive."""
+
+    image: catalog.Image
+    steps: list[Step]
+
+
+@dataclasses.dataclass
+class Plan:
+    """All that is to be done.
+
+    :ivar generations: of records, parents first
+    """
+
+    images: list[ImagePlan]
+    generations: import_metadata.Plan
+
+    def findings(self) -> list[errors.PortError]:
+        """Return all that stands in the way."""
+        steps = [step for image in self.images for step in image.steps]
+        found = [step.error for step in steps if step.error]
+        found += [step.error for steps_ in self.generations for step in steps_ if step.error]
+        return found
+
+
+def plan(
+    cinder: import_metadata.Cinder,
+    pool: ceph_pool.Pool,
+    contents: catalog.Catalog,
+    wanted: Sequence[str],
+    options: import_metadata.Options,
+) -> Plan:
+    """Say what would be done, and change nothing.
+
+    :param wanted: names or ids of backups, whose ancestors are added; none: all
+    :raises NotFound: the archive has no such backup
+    """
+    chosen = _choose(contents, wanted)
+    images = [_plan_image(pool, image, chosen) for image in contents.images]
+    images = [image for image in images if image.steps]
+    steps = {step.backup.id: step for image in images for step in image.steps if step.is_wanted}
+    records = [(step.backup.path, step.backup.record) for step in steps.values()]
+    generations = import_metadata.plan(cinder, count_dependents(records), options)
+    for metadata in itertools.chain.from_iterable(generations):
+        steps[metadata.record.id].metadata = metadata
+    return Plan(images, generations)
+
+
+def _choose(contents: catalog.Catalog, wanted: Sequence[str]) -> dict[str, str]:
+    """Return the ids of the backups to import, each with its image.
+
+    A backup that is there twice, in its chain and alone, is taken from its
+    chain, unless it alone is asked for.
+    """
+    chosen: dict[str, str] = {}
+    if not wanted:
+        for image in sorted(contents.images, key=lambda image: len(image.backups)):
+            chosen.update((backup.id, image.name) for backup in image.backups)
+        return chosen
+    by_id = {backup.id: backup for backup in contents.backups()}
+    waiting = [contents.find(name) for name in wanted]
+    while waiting:
+        backup = waiting.pop()
+        if backup.id not in chosen:
+            chosen[backup.id] = backup.image
+            parent = by_id.get(backup.record.parent_id or '')
+            waiting += [parent] if parent else []
+    return chosen
+
+
+def _plan_image(pool: ceph_pool.Pool, image: catalog.Image, chosen: dict[str, str]) -> ImagePlan:
+    wanted = [backup for backup in image.backups if chosen.get(backup.id) == image.name]
+    needed = {way.id for backup in wanted for way in catalog.path_to(image, backup)}
+    there = _snapshots_there(pool, image.name)
+    steps = []
+    for backup in image.backups:
+        if backup.id in needed:
+            result = ALREADY_THERE if backup.id in there else 'to be imported'
+            step = Step(backup, backup in wanted, result)
+            try:
+                volume_metadata.check(pool, backup.id, backup.volume_metadata)
+            except errors.PortError as error:
+                step.error = error
+            steps.append(step)
+    return ImagePlan(image, _without_needless(image, steps))
+
+
+def _without_needless(image: catalog.Image, steps: list[Step]) -> list[Step]:
+    """Leave out what is only a step, where all that it leads to is there."""
+    missing = [step.backup for step in steps if step.is_wanted and _is_missing(step)]
+    needed = {way.id for backup in missing for way in catalog.path_to(image, backup)}
+    return [step for step in steps if step.is_wanted or step.backup.id in needed]
+
+
+def _is_missing(step: Step) -> bool:
+    return step.image_result != ALREADY_THERE
+
+
+def _snapshots_there(pool: ceph_pool.Pool, name: str) -> set[str | None]:
+    try:
+        with pool.open(name) as image:
+            return {naming.backup_of_snapshot(snapshot.name) for snapshot in image.snapshots()}
+    except errors.NotFound:
+        return set()
+
+
+def count_dependents(
+    records: Sequence[tuple[str, record.BackupRecord]],
+) -> list[tuple[str, record.BackupRecord]]:
+    """Let each record count the children that are imported with it.
+
+    The record was written when its backup was archived, before its children
+    were made; and not all that were made may be here.
+    """
+    parents = [item.parent_id for _file, item in records]
+    return [
+        (file, item.with_changes(num_dependent_backups=parents.count(item.id)))
+        for file, item in records
+    ]
+
+
+def run(
+    cinder: import_metadata.Cinder,
+    pool: ceph_pool.Pool,
+    store: archive_store.Store,
+    planned: Plan,
+    options: import_metadata.Options,
+    shown: progress.Progress,
+    bounds: limits.Limits = limits.DEFAULT,
+) -> None:
+    """Do what was planned; the steps tell what became of each.
+
+    A chain that fails does not stop the others, but its records stay out.
+    """
+    for image in planned.images:
+        try:
+            _import_image(pool, store, image, shown, bounds)
+        except errors.Interrupted:
+            raise
+        except errors.PortError as error:
+            for step in image.steps:
+                step.error = step.error or error
+                if step.metadata is not None:
+                    step.metadata.fail(error, 'not imported')
+    import_metadata.run(cinder, planned.generations, options)
+
+
+def _import_image(
+    pool: ceph_pool.Pool,
+    store: archive_store.Store,
+    image: ImagePlan,
+    shown: progress.Progress,
+    bounds: limits.Limits,
+) -> None:
+    if any(_is_missing(step) for step in image.steps if step.is_wanted):
+        meter = metering.Meter(shown)
+        with image_session.session(
+            pool, image.image.name, image.image.layout, meter, bounds
+        ) as session:
+            for step in image.steps:
+                before = meter.moved
+                _import_increment(session, store, step, shown)
+                step.moved = meter.moved - before
+    for step in image.steps:
+        if step.is_wanted:
+            volume_metadata.store(pool, step.backup.id, step.backup.volume_metadata)
+
+
+def _import_increment(
+    session: image_session.Session,
+    store: archive_store.Store,
+    step: Step,
+    shown: progress.Progress,
+) -> None:
+    backup = step.backup
+    if session.has(backup.id):
+        step.image_result = ALREADY_THERE
+        return
+    shown.begin(f'Backup {backup.id}', backup.increment.size)
+    increment = increments.describe(backup.increment)
+    identity = hashlib.sha256(manifest.encode_increment(backup.increment)).hexdigest()
+    first = session.resume_at(identity)
+    in_parts = first or session.takes_parts(increment)
+    write = session.begin(increment, resumed=first > 0)
+    parts = increments.read_segments(store, backup, first)
+    where = f'{store.name}/{backup.path}'
+    if in_parts:
+        for done in range(first, len(backup.increment.segments), _PART):
+            some = itertools.islice(parts, _PART)
+            write(increments.items(backup.increment, some, where))
+            session.note_parts(identity, done + _PART)
+    else:
+        write(increments.items(backup.increment, parts, where))
+    session.commit(increment, step.is_wanted)
+    step.image_result = IMPORTED if step.is_wanted else 'passed through'
