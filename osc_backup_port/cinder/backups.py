@@ -25,8 +25,10 @@ _PROJECT_ID = 'os-backup-project-attr:project_id'
 # An admin finds an id in any project, so look for it in all of them.
 _LIST = 'openstack volume backup list --all-projects'
 
-#: Seconds between two looks at a backup that is being imported or deleted.
-POLL_INTERVAL = 0.5
+#: Seconds between two looks at a backup that is being imported or deleted: at
+#: first, since most are done at once, and at most.
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 2.0
 
 
 class BackupService:
@@ -152,9 +154,7 @@ class BackupService:
             quota = self._client.quotas.get(project_id, usage=True).to_dict()
         return resources.Room(_left(quota.get('backups')), _left(quota.get('backup_gigabytes')))
 
-    def wait(
-        self, backup_id: str, timeout: float, interval: float = POLL_INTERVAL
-    ) -> resources.Backup:
+    def wait(self, backup_id: str, timeout: float, pause: float = FIRST_PAUSE) -> resources.Backup:
         """Look until the backup is ``available`` or in an error, or *timeout*.
 
         :return: the backup as last seen; its status tells which of them it was
@@ -164,11 +164,11 @@ class BackupService:
             backup = self.get(backup_id)
             if backup.status == 'available' or backup.status.startswith('error'):
                 return backup
-            if time.monotonic() + interval > deadline:
+            if time.monotonic() >= deadline:
                 return backup
-            time.sleep(interval)
+            pause = _sleep(pause, deadline)
 
-    def delete(self, backup_id: str, timeout: float, interval: float = POLL_INTERVAL) -> None:
+    def delete(self, backup_id: str, timeout: float, pause: float = FIRST_PAUSE) -> None:
         """Delete a backup and wait until it is gone.
 
         :raises errors.CinderError: refused, failed, or not done in time
@@ -182,12 +182,12 @@ class BackupService:
                 status = self.get(backup_id).status
             except errors.NotFound:
                 return
-            if status != 'deleting' or time.monotonic() + interval > deadline:
+            if status != 'deleting' or time.monotonic() >= deadline:
                 raise errors.CinderError(
                     f'Cannot {action}: its status is {status!r}, expected it to be gone.',
                     f'Look at it: openstack volume backup show {backup_id}',
                 )
-            time.sleep(interval)
+            pause = _sleep(pause, deadline)
 
     def _list(
         self, filters: dict[str, str], all_projects: bool
@@ -197,6 +197,12 @@ class BackupService:
             options['all_tenants'] = 1
         found = [_backup(item) for item in self._client.backups.list(search_opts=options)]
         return sorted(found, key=lambda backup: (backup.created_at or '', backup.id))
+
+
+def _sleep(pause: float, deadline: float) -> float:
+    """Sleep so long, but not past the deadline; return how long the next time."""
+    time.sleep(max(min(pause, deadline - time.monotonic()), 0))
+    return min(pause * 1.5, LONGEST_PAUSE)
 
 
 def _left(usage: typing.Any) -> int | None:

@@ -151,6 +151,8 @@ def _run_generation(
         try:
             seen = cinder.wait(step.record.id, max(deadline - time.monotonic(), 0))
             _finish(step, seen, options)
+        except errors.Interrupted:
+            raise
         except errors.PortError as error:
             step.fail(error)
 
@@ -190,6 +192,8 @@ def _check_quota(cinder: Cinder, steps: collections.abc.Sequence[Step]) -> None:
         return
     try:
         room = cinder.room()
+    except errors.Interrupted:
+        raise
     except errors.PortError as error:
         LOG.debug('Quota not known: %s', error)
         return
@@ -221,6 +225,8 @@ def _remove(cinder: Cinder, step: Step, options: Options) -> None:
             cinder.delete(step.record.id, options.timeout)
         else:
             step.action = 'wait'
+    except errors.Interrupted:
+        raise
     except errors.PortError as error:
         step.fail(error)
 

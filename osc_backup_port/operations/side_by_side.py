@@ -34,6 +34,7 @@ def each(
     An error of one takes its place in the list and does not stop the others.
 
     :raises errors.NotPermitted: for one, so for all; no more are started
+    :raises errors.Interrupted: no more are started
     """
     results: list[Result | errors.PortError] = []
     pool = concurrent.futures.ThreadPoolExecutor(WORKERS)
@@ -41,7 +42,7 @@ def each(
         for future in [pool.submit(function, item) for item in items]:
             try:
                 results.append(future.result())
-            except errors.NotPermitted:
+            except (errors.Interrupted, errors.NotPermitted):
                 raise
             except errors.PortError as error:
                 results.append(error)

@@ -141,6 +141,7 @@ class FakeCinder:
         return item.id
 
     def wait(self, backup_id: str, timeout: float) -> resources.Backup:
+        self._check('wait')
         return self.get(backup_id)
 
     def delete(self, backup_id: str, timeout: float) -> None:

@@ -175,9 +175,9 @@ def test_room() -> None:
 def test_wait() -> None:
     states = ['creating', 'creating', 'available']
     service, _ = make_service(*({'id': '5', 'status': status} for status in states))
-    assert service.wait('5', 10, interval=0).status == 'available'
+    assert service.wait('5', 10, pause=0).status == 'available'
     service, _ = make_service(*({'id': '5', 'status': 'creating'} for _ in range(2)))
-    assert service.wait('5', 0, interval=0.01).status == 'creating'
+    assert service.wait('5', 0, pause=0.01).status == 'creating'
 
 
 def test_delete_that_fails() -> None:
@@ -185,7 +185,7 @@ def test_delete_that_fails() -> None:
         {'id': '5', 'status': 'deleting'}, {'id': '5', 'status': 'error_deleting'}
     )
     with pytest.raises(errors.CinderError, match='error_deleting'):
-        service.delete('5', 10, interval=0)
+        service.delete('5', 10, pause=0)
     made.backups.delete.assert_called_once_with('5')
 
 

@@ -343,6 +343,15 @@ def test_not_permitted_ends_it() -> None:
         import_(cinder, make_chain())
 
 
+@pytest.mark.parametrize('method', ['get', 'room', 'delete', 'import_record', 'wait'])
+def test_signal_ends_it(method: str) -> None:
+    cinder = FakeCinder()
+    cinder.leave_placeholder(records.ID)
+    cinder.refuse[method] = errors.Interrupted('Stopped by SIGINT.')
+    with pytest.raises(errors.Interrupted):
+        import_(cinder, [records.make_record(), *make_chain()], REPLACE)
+
+
 def test_delete_of_leftover_is_refused() -> None:
     cinder = FakeCinder()
     cinder.leave_placeholder(records.ID)
