@@ -22,6 +22,7 @@ that begins with ``port-test-``, and goes away at the end.
 
 import collections.abc
 import contextlib
+import functools
 import os
 import subprocess
 import sys
@@ -30,7 +31,7 @@ import uuid
 
 import pytest
 
-from tests.functional import shell
+from tests.functional import ceph, chains, shell
 
 
 @pytest.fixture(scope='session')
@@ -122,6 +123,14 @@ class Resources:
         cloud.wait(f'/backups/{backup_id}')
         return backup_id
 
+    def snapshot(self, cloud: shell.Cloud, volume_id: str) -> str:
+        """Take a snapshot of a volume and return its id."""
+        body = {'snapshot': {'volume_id': volume_id, 'name': f'port-test-{uuid.uuid4()}'}}
+        snapshot_id: str = cloud.rest('POST', '/snapshots', body)['snapshot']['id']
+        self._undo.callback(_delete, cloud, f'/snapshots/{snapshot_id}')
+        cloud.wait(f'/snapshots/{snapshot_id}')
+        return snapshot_id
+
     def forget_volume(self, cloud: shell.Cloud, volume_id: str) -> None:
         """Delete this volume at the end, if it is there then."""
         self._undo.callback(_delete, cloud, f'/volumes/{volume_id}')
@@ -165,3 +174,51 @@ def chain(src: shell.Cloud, module_resources: Resources) -> list[str]:
     """A full backup and two increments of one (empty) volume: their ids, oldest first."""
     volume_id = module_resources.volume(src)
     return [module_resources.backup(src, volume_id, incremental=number > 0) for number in range(3)]
+
+
+@pytest.fixture(scope='session')
+def session_resources() -> collections.abc.Iterator[Resources]:
+    """Makes what several files share."""
+    made = Resources()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope='session')
+def filled(src: shell.Cloud, session_resources: Resources) -> chains.Chain:
+    """A full backup and two increments of one volume, each with content of its own."""
+    return chains.make_chain(src, session_resources)
+
+
+@pytest.fixture(scope='session')
+def diffs(filled: chains.Chain, tmp_path_factory: pytest.TempPathFactory) -> list[chains.Export]:
+    """The filled chain as rbd diffs: each from the one before."""
+    folder = tmp_path_factory.mktemp('diffs')
+    steps = ((0, None), (1, 0), (2, 1))
+    return chains.side_by_side(
+        *(
+            functools.partial(chains.export, filled, number, 'rbd-diff', folder, since)
+            for number, since in steps
+        )
+    )
+
+
+@pytest.fixture(scope='session')
+def raws(filled: chains.Chain, tmp_path_factory: pytest.TempPathFactory) -> list[chains.Export]:
+    """Each of the filled chain as a raw image."""
+    folder = tmp_path_factory.mktemp('raws')
+    return chains.side_by_side(
+        *(functools.partial(chains.export, filled, number, 'raw', folder) for number in range(3))
+    )
+
+
+@pytest.fixture(scope='session')
+def whole(filled: chains.Chain, tmp_path_factory: pytest.TempPathFactory) -> chains.Export:
+    """All of the filled chain in one file."""
+    return chains.export(filled, 2, 'rbd', tmp_path_factory.mktemp('whole'))
+
+
+@pytest.fixture
+def pool(dst: shell.Cloud) -> ceph.Pool:
+    """Where dst keeps its backups."""
+    return ceph.backup_pool(dst)
