@@ -27,7 +27,7 @@ import uuid
 
 import pytest
 
-from tests.functional import shell
+from tests.functional import ceph, shell
 from tests.functional.conftest import Resources
 
 METADATA = ('volume', 'backup', 'metadata')
@@ -403,6 +403,47 @@ class TestLeftovers:
         dst.wait(path, None)
         rows = dst.openstack_json(*METADATA, 'import', record_file)
         assert results(rows) == {new_fields['id']: 'imported'}
+
+    def test_way_out_keeps_the_data(
+        self,
+        dst: shell.Cloud,
+        pool: ceph.Pool,
+        new_fields: dict[str, typing.Any],
+        resources: Resources,
+        tmp_path: pathlib.Path,
+    ) -> None:
+        backup_id, volume_id = new_fields['id'], str(uuid.uuid4())
+        image, meta = f'volume-{volume_id}.backup.{backup_id}', f'backup.{backup_id}.meta'
+        base = json.dumps({'base': image})
+        fields = {**new_fields, 'volume_id': volume_id, 'service_metadata': base}
+        record, path = write_record(tmp_path, fields), f'/backups/{backup_id}'
+        resources.callback(pool.clear, volume_id, [backup_id])
+        empty = pool.contents()
+        dst.openstack(*METADATA, 'import', record)
+        dst.rest('DELETE', path)
+        dst.wait(path, None)
+        import_behind(dst, fields, 'no.such.Driver')
+        settled(dst, backup_id)
+        pool.rbd('create', '--size', '8M', image)
+        pool.rbd('snap', 'create', f'{image}@backup.{backup_id}.snap.1.0')
+        (tmp_path / 'meta').write_text('{}')
+        pool.rados('put', meta, tmp_path / 'meta')
+        whole = pool.contents()
+        error = failing(dst, 'import', record, '--replace-failed')
+        assert f'rbd rename {pool.name}/{image} {pool.name}/aside.{image}' in error
+        assert pool.contents() == whole
+        # What the message tells to do, word for word but for the way to the cluster.
+        pool.rbd('rename', image, f'aside.{image}')
+        dst.rest('DELETE', path)
+        dst.wait(path, None)
+        pool.rbd('rename', f'aside.{image}', image)
+        pool.rados('put', meta, tmp_path / 'meta')
+        assert pool.contents() == whole
+        dst.openstack(*METADATA, 'import', record)
+        # It is a backup like any other again: its deletion leaves nothing.
+        dst.rest('DELETE', path)
+        dst.wait(path, None)
+        pool.expect(empty)
 
     def test_deleted_backup_comes_back(
         self, dst: shell.Cloud, record_file: pathlib.Path, new_fields: dict[str, typing.Any]
