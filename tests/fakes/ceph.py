@@ -325,3 +325,17 @@ class Cluster:
 
     def close(self) -> None:
         self.worker.stop()
+
+
+def copy_image(image: StoredImage) -> StoredImage:
+    """Return an image of the same content that changes by itself."""
+    return dataclasses.replace(
+        image,
+        content=image.content.copy(),
+        metadata=dict(image.metadata),
+        snapshots=[
+            dataclasses.replace(snapshot, content=snapshot.content.copy())
+            for snapshot in image.snapshots
+        ],
+        watchers={},
+    )
