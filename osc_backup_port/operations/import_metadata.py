@@ -92,7 +92,7 @@ def plan(
     :raises errors.CinderError: the quota has no room for all of them
     """
     steps = [Step(_in_pool(item, options.ceph_pool), file) for file, item in records]
-    _warn(steps)
+    _warn(steps, options)
     generations = _generations(steps)
     for step, there in zip(
         steps, side_by_side.each(lambda step: _look(cinder, step.record.id), steps), strict=True
@@ -243,7 +243,14 @@ def _in_pool(item: record.BackupRecord, pool: str | None) -> record.BackupRecord
     return item.with_changes(container=pool) if pool and item.is_ceph else item
 
 
-def _warn(steps: collections.abc.Iterable[Step]) -> None:
+def _warn(steps: collections.abc.Sequence[Step], options: Options) -> None:
+    pools = {step.record.container or '?' for step in steps if step.record.is_ceph}
+    if pools and not options.ceph_pool:
+        LOG.info(
+            'The pool stays as the records have it (%s). Cinder does not check that there is one '
+            'of that name; if this cloud has another: --ceph-pool <pool>.',
+            ', '.join(sorted(pools)),
+        )
     for step in steps:
         for text in step.record.warnings:
             LOG.warning('Backup %s: %s.', step.record.id, text)
