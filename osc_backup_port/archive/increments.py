@@ -12,6 +12,7 @@
 
 """An increment of an archive as a stream of items, all of it checked."""
 
+import dataclasses
 from collections.abc import Iterable, Iterator
 
 from osc_backup_port import model
@@ -67,6 +68,58 @@ def read(store: archive_store.Store, backup: catalog.Backup) -> Iterator[model.I
     """Yield all items of an increment."""
     where = f'{store.name}/{backup.path}'
     return items(backup.increment, read_segments(store, backup), where)
+
+
+@dataclasses.dataclass
+class Arriving:
+    """The segments of one increment as they go by, before it is known what they are.
+
+    :param where: what to call their folder in an error
+    """
+
+    where: str
+    seen: list[manifest.Segment] = dataclasses.field(default_factory=list)
+    is_whole: bool = False
+
+    def begin(self, described: Iterator[tuple[manifest.Segment, bytes]]) -> model.Increment:
+        """Read the header, which is in the first segment."""
+        self._described = described
+        first = next(described, None)
+        if first is None:
+            raise sealed.damaged(self.where, 'has no segments')
+        self.seen.append(first[0])
+        self._reader = self._reader_of(*first)
+        self._head = rbd_diff.read_header(self._reader)
+        return self._head
+
+    def items(self) -> Iterator[model.Item]:
+        yield from self._part(self._reader)
+        for segment, raw in self._described:
+            if self.is_whole:
+                raise sealed.damaged(self.where, 'has more segments behind the last one')
+            self.seen.append(segment)
+            yield from self._part(self._reader_of(segment, raw))
+
+    def check(self, backup: catalog.Backup) -> None:
+        """See that what went by is what was written.
+
+        :raises InvalidInput: it is not
+        """
+        increment = backup.increment
+        expected = (increment.from_snap, increment.to_snap, increment.size)
+        found = (self._head.from_snap, self._head.to_snap, self._head.size)
+        if not self.is_whole or tuple(self.seen) != increment.segments or found != expected:
+            raise sealed.damaged(self.where, 'its segments are not those that were written')
+
+    def _part(self, reader: stream.Reader) -> Iterator[model.Item]:
+        part = rbd_diff.Part(reader, self._head.size)
+        yield from part
+        self.is_whole = part.is_last
+
+    def _reader_of(self, segment: manifest.Segment, raw: bytes) -> stream.Reader:
+        return stream.Reader(
+            segments.Chunks(iter([raw])), f'{self.where}/{segment.name}', checksum=False
+        )
 
 
 def _check_header(found: model.Increment, expected: manifest.Increment, where: str) -> None:

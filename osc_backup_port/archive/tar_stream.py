@@ -194,6 +194,21 @@ class IncrementStream:
             pass
 
 
+def read_catalog(source: Input) -> catalog.Catalog:
+    """Read a whole stream for its documents; the data goes by."""
+    archive = source.read_archive()
+    found: dict[str, list[catalog.Backup]] = {}
+    layouts: dict[str, model.ImageLayout] = {}
+    for increment in source.increments():
+        increment.use_up()
+        layouts[increment.image] = increment.layout
+        found.setdefault(increment.image, []).append(increment.finish())
+    images = (
+        catalog.Image(name, layouts[name], tuple(backups), ()) for name, backups in found.items()
+    )
+    return catalog.Catalog(archive, tuple(images))
+
+
 def _members(file: io.RawIOBase, name: str) -> Iterator[Member]:
     """Yield the files of a tar stream whose names and sizes are allowed."""
     try:

@@ -178,6 +178,7 @@ def _plan_image(
     for step in steps:
         if step.record.id in archived:
             _check_same(archived[step.record.id], step, store)
+            step.start = archived[step.record.id].increment.from_snap
             step.result = ALREADY_THERE
             continue
         step.start = None if options.single else _newest_before(step, points, order)

@@ -17,14 +17,13 @@ where nobody looks for it, and counts from the moment at which all that was read
 has proved to be what was written.
 """
 
-import dataclasses
 import itertools
 from collections.abc import Iterator
 
-from osc_backup_port import errors, model, progress
-from osc_backup_port.archive import catalog, manifest, names, sealed, segments, tar_stream
+from osc_backup_port import errors, progress
+from osc_backup_port.archive import increments, names, sealed, segments, tar_stream
 from osc_backup_port.ceph import pool as ceph_pool
-from osc_backup_port.formats import rbd_diff, record_file, stream
+from osc_backup_port.formats import record_file
 from osc_backup_port.operations import (
     image_session,
     import_archive,
@@ -117,18 +116,18 @@ class _Receiver:
         if session.has(increment.backup_id):
             increment.use_up()
             return import_archive.Step(increment.finish(), True, import_archive.ALREADY_THERE)
-        arriving = increment.segments()
+        parts = increment.segments()
         # The small files come before the first segment.
-        first = next(arriving, None)
+        first = next(parts, None)
         self._check_record(increment)
-        reading = _Reading(increment.where)
-        pairs = itertools.chain([first] if first else [], arriving)
+        arriving = increments.Arriving(increment.where)
+        pairs = itertools.chain([first] if first else [], parts)
         described = segments.describe_all(pairs, increment.where)
-        head = reading.begin(described)
+        head = arriving.begin(described)
         self._shown.begin(f'Backup {increment.backup_id}', head.size)
-        session.begin(head, resumed=False)(reading.items())
+        session.begin(head, resumed=False)(arriving.items())
         backup = increment.finish()
-        reading.check(backup)
+        arriving.check(backup)
         session.commit(head, is_wanted=True)
         step = import_archive.Step(backup, True, import_archive.IMPORTED)
         step.moved = self._meter.moved - before
@@ -148,53 +147,4 @@ class _Receiver:
                 raise step.error
         volume_metadata.check(
             self._pool, increment.backup_id, increment.small_file(names.VOLUME_METADATA)
-        )
-
-
-@dataclasses.dataclass
-class _Reading:
-    """The segments of one increment as they go by, and what was seen of them."""
-
-    where: str
-    seen: list[manifest.Segment] = dataclasses.field(default_factory=list)
-    is_whole: bool = False
-
-    def begin(self, described: Iterator[tuple[manifest.Segment, bytes]]) -> model.Increment:
-        """Read the header, which is in the first segment."""
-        self._described = described
-        first = next(described, None)
-        if first is None:
-            raise sealed.damaged(self.where, 'has no segments')
-        self.seen.append(first[0])
-        self._reader = self._reader_of(*first)
-        self._head = rbd_diff.read_header(self._reader)
-        return self._head
-
-    def items(self) -> Iterator[model.Item]:
-        yield from self._part(self._reader)
-        for segment, raw in self._described:
-            if self.is_whole:
-                raise sealed.damaged(self.where, 'has more segments behind the last one')
-            self.seen.append(segment)
-            yield from self._part(self._reader_of(segment, raw))
-
-    def check(self, backup: catalog.Backup) -> None:
-        """See that what went by is what was written.
-
-        :raises InvalidInput: it is not
-        """
-        increment = backup.increment
-        expected = (increment.from_snap, increment.to_snap, increment.size)
-        found = (self._head.from_snap, self._head.to_snap, self._head.size)
-        if not self.is_whole or tuple(self.seen) != increment.segments or found != expected:
-            raise sealed.damaged(self.where, 'its segments are not those that were written')
-
-    def _part(self, reader: stream.Reader) -> Iterator[model.Item]:
-        part = rbd_diff.Part(reader, self._head.size)
-        yield from part
-        self.is_whole = part.is_last
-
-    def _reader_of(self, segment: manifest.Segment, raw: bytes) -> stream.Reader:
-        return stream.Reader(
-            segments.Chunks(iter([raw])), f'{self.where}/{segment.name}', checksum=False
         )

@@ -16,7 +16,9 @@ import argparse
 import collections.abc
 import contextlib
 import errno
+import io
 import os
+import pathlib
 import signal
 import sys
 import types
@@ -62,6 +64,78 @@ class CommandMixin:
             raise osc_exceptions.CommandError(str(error)) from error
         except OSError as error:
             raise osc_exceptions.CommandError(_describe_os_error(error)) from error
+
+
+class ColumnsBesideData:
+    """Goes before a class that prints columns: to stderr where stdout has data."""
+
+    data_on_stdout = False
+    app: typing.Any
+
+    def produce_output(
+        self,
+        parsed_args: argparse.Namespace,
+        column_names: collections.abc.Sequence[str],
+        data: typing.Any,
+    ) -> int:
+        stdout = self.app.stdout
+        if self.data_on_stdout:
+            self.app.stdout = self.app.stderr
+        try:
+            return int(super().produce_output(parsed_args, column_names, data))  # type: ignore[misc]
+        finally:
+            self.app.stdout = stdout
+
+
+def add_image_format(
+    parser: argparse.ArgumentParser, formats: collections.abc.Sequence[str], text: str
+) -> None:
+    """Add --format; cliff's own, for the columns, stays reachable as -f.
+
+    :param formats: the first is the default
+    """
+    group = parser.add_argument_group('format of the image', conflict_handler='resolve')
+    group.add_argument(
+        '--format',
+        choices=formats,
+        dest='image_format',
+        default=formats[0],
+        help=f'{text} (default: {formats[0]}). The format of the columns is -f.',
+    )
+
+
+def refuse_to_overwrite(path: pathlib.Path) -> None:
+    """:raises Conflict: there is such a file"""
+    if path.exists():
+        raise errors.Conflict(
+            f'{path}: is there already.', 'Remove it first, or choose another name.'
+        )
+
+
+def open_stdout() -> io.FileIO:
+    """Return stdout for data.
+
+    :raises InvalidInput: it is a terminal
+    """
+    if sys.stdout.isatty():
+        raise errors.InvalidInput(
+            'stdout is a terminal, which the data would garble.',
+            'Name a file, or pipe the output into a program.',
+        )
+    return io.FileIO(sys.stdout.fileno(), 'w', closefd=False)
+
+
+def open_stdin() -> io.FileIO:
+    """Return stdin for data.
+
+    :raises InvalidInput: it is a terminal
+    """
+    if sys.stdin.isatty():
+        raise errors.InvalidInput(
+            'stdin is a terminal, from which no data can come.',
+            'Name a file, or pipe a program into this one.',
+        )
+    return io.FileIO(sys.stdin.fileno(), closefd=False)
 
 
 def _describe_os_error(error: OSError) -> str:

@@ -16,8 +16,11 @@ import argparse
 import collections.abc
 import typing
 
-from osc_backup_port import errors, record
-from osc_backup_port.ceph import cluster
+from osc_backup_port import errors
+
+if typing.TYPE_CHECKING:
+    from osc_backup_port import record
+    from osc_backup_port.ceph import cluster
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,11 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def settings(
     parsed_args: argparse.Namespace, cloud: collections.abc.Mapping[str, typing.Any]
-) -> cluster.Settings:
+) -> 'cluster.Settings':
     """Return how to reach the cluster.
 
     :param cloud: the cloud's part of clouds.yaml
     """
+    from osc_backup_port.ceph import cluster
+
     return cluster.Settings(
         parsed_args.ceph_conf or cloud.get('backup_ceph_conf'),
         parsed_args.ceph_user or cloud.get('backup_ceph_user'),
@@ -60,16 +65,18 @@ def settings(
 def pool_name(
     parsed_args: argparse.Namespace,
     cloud: collections.abc.Mapping[str, typing.Any],
-    backup: record.BackupRecord,
+    backup: 'record.BackupRecord | None' = None,
 ) -> str:
     """Return the name of the pool to use.
 
+    :param backup: whose record may name it
     :raises InvalidInput: nothing names one
     """
-    found = parsed_args.ceph_pool or cloud.get('backup_ceph_pool') or backup.container
+    found = parsed_args.ceph_pool or cloud.get('backup_ceph_pool')
+    found = found or (backup.container if backup else None)
     if not found:
         raise errors.InvalidInput(
-            f'Backup {backup.id}: nothing names the pool of the backups.',
-            'Name it: --ceph-pool <pool>',
+            'Nothing names the pool of the backups.',
+            'Name it: --ceph-pool <pool>, or backup_ceph_pool of the cloud in clouds.yaml',
         )
     return str(found)

@@ -17,31 +17,27 @@ import collections.abc
 import contextlib
 import io
 import pathlib
-import sys
 import typing
 
 from osc_lib.command import command
 
-from osc_backup_port import errors, files, record
-from osc_backup_port.ceph import cluster
-from osc_backup_port.formats import record_file, stream
-from osc_backup_port.operations import export_image, import_image, volume_metadata
-from osc_backup_port.osc import base, ceph_options, progress_bar
+from osc_backup_port import errors, files
+from osc_backup_port.osc import base, ceph_options, cloud, progress_bar
+
+if typing.TYPE_CHECKING:
+    from osc_backup_port import record
+    from osc_backup_port.cinder import backups
+    from osc_backup_port.operations import export_image, import_image
 
 Columns = tuple[tuple[str, ...], tuple[object, ...]]
 
 
-class _ImageCommand(base.CommandMixin, command.ShowOne):
+class _ImageCommand(cloud.CloudCommand, command.ShowOne):
     """What the two directions share."""
-
-    # A record in a file and a cluster are enough for an import.
-    auth_required = False
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
-        parser.add_argument(
-            '--no-progress', action='store_true', help='Show no progress on stderr'
-        )
+        progress_bar.add_argument(parser)
         parser.add_argument(
             '--no-checksum',
             action='store_true',
@@ -50,42 +46,19 @@ class _ImageCommand(base.CommandMixin, command.ShowOne):
         ceph_options.add_arguments(parser)
         return parser
 
-    @property
-    def _cloud(self) -> collections.abc.Mapping[str, typing.Any]:
-        return typing.cast(collections.abc.Mapping[str, typing.Any], self.app.cloud.config)
 
-    @contextlib.contextmanager
-    def _pool(
-        self, parsed_args: argparse.Namespace, backup: record.BackupRecord
-    ) -> collections.abc.Iterator[typing.Any]:
-        if not backup.is_ceph:
-            raise errors.InvalidInput(
-                f'Backup {backup.id}: was made by {backup.backup_service}, whose data does not '
-                'lie in Ceph.',
-                'Only its record can be moved: openstack volume backup metadata export',
-            )
-        name = ceph_options.pool_name(parsed_args, self._cloud, backup)
-        with cluster.open_pool(ceph_options.settings(parsed_args, self._cloud), name) as pool:
-            yield pool
-
-    def _cinder(self) -> typing.Any:
-        # Imported here, because `openstack --help` loads this module.
-        from osc_backup_port.cinder import backups
-
-        self.authenticate()
-        return backups.BackupService.from_client_manager(self.app.client_manager)
-
-
-def _parent(cinder: typing.Any, backup: record.BackupRecord) -> record.BackupRecord | None:
+def _parent(
+    cinder: 'backups.BackupService', backup: 'record.BackupRecord'
+) -> 'record.BackupRecord | None':
     """Return the record of the parent, needed where *backup* names no image."""
     if backup.base_image or not backup.parent_id:
         return None
     with contextlib.suppress(errors.PortError):
-        return typing.cast(record.BackupRecord, cinder.export_record(backup.parent_id))
+        return cinder.export_record(backup.parent_id)
     return None
 
 
-def _warn_if_encrypted(shown: typing.Any, backup: record.BackupRecord) -> None:
+def _warn_if_encrypted(shown: typing.Any, backup: 'record.BackupRecord') -> None:
     if backup.encryption_key_id:
         shown.say(
             f'Backup {backup.id}: the volume is encrypted. The image holds ciphertext; it can be '
@@ -93,15 +66,13 @@ def _warn_if_encrypted(shown: typing.Any, backup: record.BackupRecord) -> None:
         )
 
 
-class ExportBackupImage(_ImageCommand):
+class ExportBackupImage(base.ColumnsBesideData, _ImageCommand):
     """Export the image of a volume backup from Ceph.
 
     The bytes are those of this very backup, also where it is one of a chain of
     incremental backups. The metadata of the volume (its name, properties and
     bootable flag) goes into the file backup.<backup id>.meta beside the image.
     """
-
-    _to_stdout = False
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -112,7 +83,13 @@ class ExportBackupImage(_ImageCommand):
             type=pathlib.Path,
             help='File to write; must not exist (default: stdout, if that is no terminal)',
         )
-        _add_format(parser)
+        base.add_image_format(
+            parser,
+            ('raw', 'rbd', 'rbd-diff'),
+            'raw: the volume, byte for byte, as a sparse file; rbd: the chain up to this '
+            'backup, with its snapshots, for "rbd import --export-format 2"; rbd-diff: this '
+            'backup, or the way to it from another, for "rbd import-diff"',
+        )
         parser.add_argument(
             '--from-backup',
             metavar='<backup>',
@@ -129,13 +106,16 @@ class ExportBackupImage(_ImageCommand):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
-        self._to_stdout = parsed_args.file is None
+        from osc_backup_port.formats import stream
+        from osc_backup_port.operations import export_image, volume_metadata
+
+        self.data_on_stdout = parsed_args.file is None
         _check_export_options(parsed_args)
-        cinder = self._cinder()
+        cinder = self.cinder()
         backup = cinder.export_record(cinder.find(parsed_args.backup).id)
         base_id = cinder.find(parsed_args.from_backup).id if parsed_args.from_backup else None
         with (
-            self._pool(parsed_args, backup) as pool,
+            self.open_pool(parsed_args, backup) as pool,
             progress_bar.shown(not parsed_args.no_progress) as shown,
         ):
             _warn_if_encrypted(shown, backup)
@@ -150,58 +130,20 @@ class ExportBackupImage(_ImageCommand):
             )
         return _export_columns(backup, parsed_args, result, metadata)
 
-    def produce_output(
-        self,
-        parsed_args: argparse.Namespace,
-        column_names: collections.abc.Sequence[str],
-        data: typing.Any,
-    ) -> int:
-        """Print the columns; to stderr where stdout carried the image."""
-        stdout = self.app.stdout
-        if self._to_stdout:
-            self.app.stdout = self.app.stderr
-        try:
-            return int(super().produce_output(parsed_args, column_names, data))
-        finally:
-            self.app.stdout = stdout
-
-
-def _add_format(parser: argparse.ArgumentParser) -> None:
-    """Add --format; cliff's own, for the columns, stays reachable as -f."""
-    group = parser.add_argument_group('format of the image', conflict_handler='resolve')
-    group.add_argument(
-        '--format',
-        choices=export_image.FORMATS,
-        dest='image_format',
-        default=export_image.FORMATS[0],
-        help='raw: the volume, byte for byte, as a sparse file; rbd: the chain up to this '
-        'backup, with its snapshots, for "rbd import --export-format 2"; rbd-diff: this '
-        'backup, or the way to it from another, for "rbd import-diff" (default: raw). The '
-        'format of the columns is -f.',
-    )
-
 
 def _check_export_options(parsed_args: argparse.Namespace) -> None:
     if parsed_args.from_backup and parsed_args.image_format != 'rbd-diff':
         raise errors.InvalidInput(
             f'--from-backup goes with --format rbd-diff, not with {parsed_args.image_format}.'
         )
-    if parsed_args.file is None:
-        if sys.stdout.isatty():
-            raise errors.InvalidInput(
-                'stdout is a terminal, which an image would garble.',
-                'Name a file, --file <path>, or pipe the output into a program.',
-            )
-    elif parsed_args.file.exists():
-        raise errors.Conflict(
-            f'{parsed_args.file}: is there already.', 'Remove it first, or choose another name.'
-        )
+    if parsed_args.file is not None:
+        base.refuse_to_overwrite(parsed_args.file)
 
 
 @contextlib.contextmanager
 def _output(path: pathlib.Path | None) -> collections.abc.Iterator[io.RawIOBase]:
     if path is None:
-        with io.FileIO(sys.stdout.fileno(), 'w', closefd=False) as stdout:
+        with base.open_stdout() as stdout:
             yield stdout
     else:
         with files.part_file(path) as file:
@@ -209,6 +151,8 @@ def _output(path: pathlib.Path | None) -> collections.abc.Iterator[io.RawIOBase]
 
 
 def _metadata_path(parsed_args: argparse.Namespace, backup_id: str) -> pathlib.Path | None:
+    from osc_backup_port.operations import volume_metadata
+
     if parsed_args.volume_metadata is not None:
         return typing.cast(pathlib.Path, parsed_args.volume_metadata)
     if parsed_args.file is None:
@@ -217,9 +161,9 @@ def _metadata_path(parsed_args: argparse.Namespace, backup_id: str) -> pathlib.P
 
 
 def _export_columns(
-    backup: record.BackupRecord,
+    backup: 'record.BackupRecord',
     parsed_args: argparse.Namespace,
-    result: export_image.Result,
+    result: 'export_image.Result',
     metadata: str,
 ) -> Columns:
     return _columns(
@@ -285,10 +229,13 @@ class ImportBackupImage(_ImageCommand):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
+        from osc_backup_port.formats import stream
+        from osc_backup_port.operations import import_image
+
         backup, parent = self._record(parsed_args)
         with (
             _input(parsed_args.file) as source,
-            self._pool(parsed_args, backup) as pool,
+            self.open_pool(parsed_args, backup) as pool,
             progress_bar.shown(not parsed_args.no_progress) as shown,
         ):
             _warn_if_encrypted(shown, backup)
@@ -302,13 +249,14 @@ class ImportBackupImage(_ImageCommand):
 
     def _record(
         self, parsed_args: argparse.Namespace
-    ) -> tuple[record.BackupRecord, record.BackupRecord | None]:
+    ) -> 'tuple[record.BackupRecord, record.BackupRecord | None]':
         if parsed_args.metadata is None:
-            cinder = self._cinder()
+            cinder = self.cinder()
             backup = cinder.export_record(cinder.find(parsed_args.backup).id)
             return backup, _parent(cinder, backup)
-        content = parsed_args.metadata.read_bytes()
-        found = record_file.read_records(content, str(parsed_args.metadata))
+        from osc_backup_port.operations import read_records
+
+        found = read_records.read_file(str(parsed_args.metadata))
         if len(found) != 1:
             raise errors.InvalidInput(
                 f'{parsed_args.metadata}: holds {len(found)} records, expected one.',
@@ -323,16 +271,13 @@ def _input(path: pathlib.Path | None) -> collections.abc.Iterator[io.RawIOBase]:
         with io.FileIO(path) as file:
             yield file
         return
-    if sys.stdin.isatty():
-        raise errors.InvalidInput(
-            'stdin is a terminal, from which no image can come.',
-            'Name a file, --file <path>, or pipe a program into this one.',
-        )
-    with io.FileIO(sys.stdin.fileno(), closefd=False) as stdin:
+    with base.open_stdin() as stdin:
         yield stdin
 
 
 def _read_volume_metadata(parsed_args: argparse.Namespace, backup_id: str) -> bytes | None:
+    from osc_backup_port.operations import volume_metadata
+
     if parsed_args.volume_metadata is not None:
         return volume_metadata.read_file(parsed_args.volume_metadata, required=True)
     if parsed_args.file is None:
@@ -341,7 +286,7 @@ def _read_volume_metadata(parsed_args: argparse.Namespace, backup_id: str) -> by
     return volume_metadata.read_file(path, required=False)
 
 
-def _import_columns(backup: record.BackupRecord, result: import_image.Result) -> Columns:
+def _import_columns(backup: 'record.BackupRecord', result: 'import_image.Result') -> Columns:
     return _columns(
         backup=backup.id,
         result=result.state,

@@ -12,6 +12,7 @@
 
 """Progress on stderr: a bar on a terminal, a line now and then elsewhere."""
 
+import argparse
 import collections.abc
 import contextlib
 import sys
@@ -22,6 +23,10 @@ from osc_backup_port import progress, units
 
 #: Seconds between two lines where there is no terminal.
 _LINE_INTERVAL = 10.0
+
+
+def add_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--no-progress', action='store_true', help='Show no progress on stderr')
 
 
 @contextlib.contextmanager
@@ -51,7 +56,9 @@ class _Lines:
         self._moved = self._skipped = 0
 
     def begin(self, what: str, total: int | None) -> None:
+        self.end()
         self._what, self._total = what, total
+        self._moved = self._skipped = 0
         self._started = time.monotonic()
         self._next = self._started + (self._interval or 0)
 

@@ -16,12 +16,11 @@ Used where a full copy meets an image that holds other backups of the same
 chain already: what is the same stays shared with them.
 """
 
-import bisect
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from osc_backup_port import model
-from osc_backup_port.transfer import zeros
+from osc_backup_port.transfer import ranges, zeros
 
 
 class ReadableImage(Protocol):
@@ -52,7 +51,7 @@ def differing_items(items: Iterable[model.Item], image: ReadableImage) -> Iterat
 
     :param items: all of the content, in any order; the rest is holes
     """
-    covered, seen = _Ranges(), _Ranges()
+    covered, seen = ranges.Ranges(), ranges.Ranges()
     for item in items:
         start, end = item.offset, item.offset + item.length
         seen_before = list(seen.gaps(start, end)) != [(start, end)]
@@ -80,44 +79,3 @@ def _differing_blocks(item: model.Data, there: bytes) -> Iterator[model.Data]:
         block = item.data[at : at + zeros.BLOCK]
         if not there.startswith(block, at):
             yield model.Data(item.offset + at, block)
-
-
-class _Ranges:
-    """Disjoint ranges of numbers, ends excluded, in ascending order."""
-
-    def __init__(self) -> None:
-        self._starts: list[int] = []
-        self._ends: list[int] = []
-
-    def add(self, start: int, end: int) -> None:
-        first = bisect.bisect_left(self._ends, start)
-        last = bisect.bisect_right(self._starts, end)
-        if first < last:
-            start = min(start, self._starts[first])
-            end = max(end, self._ends[last - 1])
-        self._starts[first:last] = [start]
-        self._ends[first:last] = [end]
-
-    def remove(self, start: int, end: int) -> None:
-        first = bisect.bisect_right(self._ends, start)
-        last = bisect.bisect_left(self._starts, end)
-        if first >= last:
-            return
-        kept = [
-            (low, high)
-            for low, high in ((self._starts[first], start), (end, self._ends[last - 1]))
-            if low < high
-        ]
-        self._starts[first:last] = [low for low, _high in kept]
-        self._ends[first:last] = [high for _low, high in kept]
-
-    def gaps(self, start: int, end: int) -> Iterator[tuple[int, int]]:
-        """Yield the parts of a range that none of these covers."""
-        for at in range(bisect.bisect_right(self._ends, start), len(self._starts)):
-            if self._starts[at] >= end:
-                break
-            if start < self._starts[at]:
-                yield start, self._starts[at]
-            start = self._ends[at]
-        if start < end:
-            yield start, end

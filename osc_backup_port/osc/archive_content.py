@@ -1,0 +1,245 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What is in an archive: ``openstack volume backup archive list, show, verify, extract``."""
+
+import argparse
+import collections.abc
+import pathlib
+import typing
+
+from osc_lib.command import command
+
+from osc_backup_port import errors, units
+from osc_backup_port.osc import archive_place, base, ceph_options, cloud, progress_bar
+
+Columns = tuple[tuple[str, ...], collections.abc.Iterable[tuple[object, ...]]]
+
+
+class ListBackupArchive(cloud.CloudCommand, command.Lister):
+    """List the volume backups in an archive."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        archive_place.add_archive(parser, 'stdin')
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Columns:
+        contents = archive_place.read_catalog(parsed_args.archive)
+        headings = ('ID', 'Name', 'Volume ID', 'Size', 'Created At', 'Kind', 'Bytes stored')
+        return headings, [
+            (
+                backup.id,
+                backup.record.display_name,
+                backup.record.volume_id,
+                backup.record.size,
+                backup.record.created_at,
+                'full' if backup.increment.from_snap is None else 'incremental',
+                backup.increment.stored_size,
+            )
+            for backup in contents.backups()
+        ]
+
+
+class ShowBackupArchive(cloud.CloudCommand, command.Lister):
+    """Show the chains of volume backups in an archive.
+
+    As a tree; with -f json, yaml, value or csv as rows.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        archive_place.add_archive(parser, 'stdin')
+        parser.add_argument(
+            '--long', action='store_true', help='Show snapshots, segments and volumes too'
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Columns:
+        self._contents = archive_place.read_catalog(parsed_args.archive)
+        short = ('Image', 'Number', 'ID', 'Name', 'Since', 'Size', 'Bytes stored')
+        more = ('Volume ID', 'Snapshot', 'Segments', 'Archived At') if parsed_args.long else ()
+        headings: tuple[str, ...] = (*short, *more)
+        return headings, [
+            _shown_backup(backup, parsed_args.long) for backup in self._contents.backups()
+        ]
+
+    def produce_output(
+        self,
+        parsed_args: argparse.Namespace,
+        column_names: collections.abc.Sequence[str],
+        data: typing.Any,
+    ) -> int:
+        if parsed_args.formatter != 'table':
+            return int(super().produce_output(parsed_args, column_names, data))
+        for line in _tree(self._contents, parsed_args.long):
+            self.app.stdout.write(f'{line}\n')
+        return 0
+
+
+def _shown_backup(backup: typing.Any, long: bool) -> tuple[object, ...]:
+    increment = backup.increment
+    short = (
+        backup.image,
+        increment.number,
+        backup.id,
+        backup.record.display_name,
+        increment.from_snap,
+        increment.size,
+        increment.stored_size,
+    )
+    if not long:
+        return short
+    return (
+        *short,
+        backup.record.volume_id,
+        increment.to_snap,
+        len(increment.segments),
+        increment.created_at,
+    )
+
+
+def _tree(contents: typing.Any, long: bool) -> collections.abc.Iterator[str]:
+    archive = contents.archive
+    count = sum(1 for _backup in contents.backups())
+    yield f'Archive {archive.id}, begun {archive.created_at}: {count} backups'
+    for image in contents.images:
+        yield image.name
+        numbers = {backup.increment.to_snap: backup.increment.number for backup in image.backups}
+        for backup in image.backups:
+            branch = '└─' if backup is image.backups[-1] and not image.unfinished else '├─'
+            yield f' {branch} {_branch(backup, numbers)}'
+            if long:
+                bar = ' ' if branch == '└─' else '│'
+                yield f' {bar}     volume {backup.record.volume_id}'
+                yield f' {bar}     snapshot {backup.increment.to_snap}'
+        for path in image.unfinished:
+            yield f' └─ {path.split("/")[-1]}: not finished; create the archive again to go on'
+
+
+def _branch(backup: typing.Any, numbers: collections.abc.Mapping[str, int]) -> str:
+    increment = backup.increment
+    since = 'full' if increment.from_snap is None else f'since {numbers[increment.from_snap]}'
+    name = f' "{backup.record.display_name}"' if backup.record.display_name else ''
+    return (
+        f'{increment.number}  {backup.id}{name}  {backup.record.created_at}  '
+        f'{since}, {units.human_size(increment.size)}, '
+        f'{units.human_size(increment.stored_size)} stored'
+    )
+
+
+class VerifyBackupArchive(cloud.CloudCommand, command.Lister):
+    """Find out whether an archive is whole.
+
+    Reads every file, checks its sha256, expands and decodes it, and sees that
+    each increment starts where an earlier one ends. The exit code is 0 only if
+    all is well.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        archive_place.add_archive(parser, 'stdin')
+        how = parser.add_mutually_exclusive_group()
+        how.add_argument(
+            '--quick',
+            action='store_true',
+            help='Only see that every file is there and has its size; read no data',
+        )
+        how.add_argument(
+            '--against-cluster',
+            action='store_true',
+            help='Compare the data with what is in the pool of this cloud, too',
+        )
+        progress_bar.add_argument(parser)
+        ceph_options.add_arguments(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Columns:
+        with progress_bar.shown(not parsed_args.no_progress) as shown:
+            verdicts = list(self._verdicts(parsed_args, shown))
+        bad = [verdict for verdict in verdicts if verdict.problem is not None]
+        if bad:
+            told = [str(verdict.problem) for verdict in bad]
+            self.fail_after_output(errors.SomeFailed('The archive is damaged:', told))
+        return ('ID', 'Image', 'Result'), [
+            (verdict.backup_id, verdict.image, verdict.result) for verdict in verdicts
+        ]
+
+    def _verdicts(
+        self, parsed_args: argparse.Namespace, shown: typing.Any
+    ) -> collections.abc.Iterator[typing.Any]:
+        from osc_backup_port.archive import catalog
+        from osc_backup_port.operations import verify_archive
+
+        if parsed_args.archive == archive_place.STREAM:
+            with archive_place.input_stream() as source:
+                yield from verify_archive.run_stream(source, shown)
+            return
+        store = archive_place.open_store(parsed_args.archive)
+        if not parsed_args.against_cluster:
+            yield from verify_archive.run(store, shown, parsed_args.quick)
+            return
+        first = next(catalog.read(store).backups(), None)
+        if first is not None:
+            with self.open_pool(parsed_args, first.record) as pool:
+                yield from verify_archive.run(store, shown, False, pool)
+
+
+class ExtractBackupArchive(cloud.CloudCommand, command.ShowOne):
+    """Write the data of one volume backup in an archive to a file.
+
+    Neither Ceph nor a cloud is needed.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        archive_place.add_archive(parser, None)
+        parser.add_argument('backup', metavar='<backup>', help='Backup to extract (name or ID)')
+        parser.add_argument(
+            '--file',
+            metavar='<path>',
+            type=pathlib.Path,
+            required=True,
+            help='File to write; must not exist',
+        )
+        base.add_image_format(
+            parser,
+            ('raw', 'rbd-diff'),
+            'raw: the volume, byte for byte, as a sparse file; rbd-diff: the same for "rbd '
+            'import-diff" (default: raw)',
+        )
+        progress_bar.add_argument(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> typing.Any:
+        from osc_backup_port import files
+        from osc_backup_port.archive import catalog
+        from osc_backup_port.operations import extract_archive
+
+        base.refuse_to_overwrite(parsed_args.file)
+        store = archive_place.open_store(parsed_args.archive)
+        contents = catalog.read(store)
+        backup = contents.find(parsed_args.backup)
+        with (
+            progress_bar.shown(not parsed_args.no_progress) as shown,
+            files.part_file(parsed_args.file) as file,
+        ):
+            folder = parsed_args.file.absolute().parent
+            extract_archive.run(
+                store, contents, backup, parsed_args.image_format, file, folder, shown
+            )
+        return ('backup', 'file', 'format', 'size'), (
+            backup.id,
+            str(parsed_args.file),
+            parsed_args.image_format,
+            backup.increment.size,
+        )
