@@ -25,6 +25,7 @@ import uuid
 from typing import Any
 
 from osc_backup_port import errors
+from osc_backup_port.ceph import naming
 
 _NAME = 'osc_backup_port'
 _RENEW_FLAG = 1  # LIBRADOS_LOCK_FLAG_MAY_RENEW
@@ -39,7 +40,7 @@ class Lease:
     def __init__(self, ioctx: Any, rados: Any, image: str) -> None:
         self._ioctx = ioctx
         self._rados = rados
-        self._object = f'osc-backup-port.{image}.lock'
+        self._object = naming.lock_object(image)
         self._image = image
         self._cookie = uuid.uuid4().hex
         self._stop = threading.Event()

@@ -23,6 +23,11 @@ import time
 from osc_backup_port import record
 
 _SNAPSHOT = re.compile(r'^backup\.([a-z0-9\-]+?)\.snap\.(.+)$')
+_ID = '[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}'
+_IMAGE = re.compile(rf'volume-({_ID})\.backup\.(?:({_ID})|base)')
+_METADATA = re.compile(rf'backup\.({_ID})\.meta')
+_LOCK = re.compile(r'osc-backup-port\.(.+)\.lock')
+_PART = '.part'
 
 
 def own_image(backup: record.BackupRecord) -> str:
@@ -32,12 +37,34 @@ def own_image(backup: record.BackupRecord) -> str:
 
 def legacy_image(backup: record.BackupRecord) -> str:
     """``volume-V.backup.base``: shared by all backups of a volume, once."""
-    return f'volume-{backup.volume_id}.backup.base'
+    return legacy_image_of(backup.volume_id)
+
+
+def legacy_image_of(volume_id: str) -> str:
+    """The same, where there is no record."""
+    return f'volume-{volume_id}.backup.base'
+
+
+def parse_image(name: str) -> tuple[str, str | None] | None:
+    """Return the ids of volume and backup that an image is named after.
+
+    The second is None for ``volume-V.backup.base``, which names no backup.
+
+    :return: None for an image that is none of the driver's
+    """
+    match = _IMAGE.fullmatch(name)
+    return (match[1], match[2]) if match else None
 
 
 def metadata_object(backup_id: str) -> str:
     """The RADOS object with the metadata of the volume."""
     return f'backup.{backup_id}.meta'
+
+
+def backup_of_metadata(name: str) -> str | None:
+    """Return the id of the backup that an object is the metadata of."""
+    match = _METADATA.fullmatch(name)
+    return match[1] if match else None
 
 
 def backup_of_snapshot(name: str | None) -> str | None:
@@ -80,4 +107,20 @@ def temporary_image(name: str) -> str:
 
     Short, because librbd's names have at most 96 bytes.
     """
-    return f'{name}.part'
+    return f'{name}{_PART}'
+
+
+def image_of_temporary(name: str) -> str | None:
+    """Return what a temporary image will be called; None for another image."""
+    return name.removesuffix(_PART) if name.endswith(_PART) else None
+
+
+def lock_object(image: str) -> str:
+    """The RADOS object whose lock keeps two runs of ours from one image."""
+    return f'osc-backup-port.{image}.lock'
+
+
+def image_of_lock(name: str) -> str | None:
+    """Return the image that a lock object is for; None for another object."""
+    match = _LOCK.fullmatch(name)
+    return match[1] if match else None

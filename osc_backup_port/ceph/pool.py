@@ -158,6 +158,18 @@ class Pool:
         with contextlib.suppress(errors.NotFound), self._translated(f'object {name}'):
             self._ioctx.remove_object(name)
 
+    def object_age(self, name: str) -> float | None:
+        """Return the seconds since an object was last changed, None where there is none.
+
+        By the clocks of those who change it and of this machine: a hint.
+        """
+        try:
+            with self._translated(f'object {name}'):
+                _size, changed = self._ioctx.stat(name)
+        except errors.NotFound:
+            return None
+        return time.time() - time.mktime(changed)
+
     def objects(self, prefix: str) -> list[str]:
         """Return the names of all objects that begin with *prefix*."""
         with self._translated('the list of objects'):

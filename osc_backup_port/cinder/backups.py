@@ -154,6 +154,16 @@ class BackupService:
             quota = self._client.quotas.get(project_id, usage=True).to_dict()
         return resources.Room(_left(quota.get('backups')), _left(quota.get('backup_gigabytes')))
 
+    def check_admin(self) -> None:
+        """Make sure that the caller sees what belongs to all projects.
+
+        Others are shown the backups of their own project without a word.
+
+        :raises errors.NotPermitted: the caller is no admin
+        """
+        with faults.as_errors('list the backup services', 'volume_extension:services:index'):
+            self._client.services.list(binary='cinder-backup')
+
     def wait(self, backup_id: str, timeout: float, pause: float = FIRST_PAUSE) -> resources.Backup:
         """Look until the backup is ``available`` or in an error, or *timeout*.
 

@@ -1,0 +1,179 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Judge what lies in a pool by what Cinder knows.  Pure."""
+
+from collections.abc import Iterator
+
+from osc_backup_port import units
+from osc_backup_port.ceph import naming
+from osc_backup_port.operations import driver_view, known_backups, pool_scan
+from osc_backup_port.operations.findings import INFO, Finding
+
+_BACKUP = 'openstack volume backup'
+
+
+class Judge:
+    """Holds all that lies in a pool against what Cinder knows.
+
+    :param readings: where the restore of each backup takes its bytes from
+    """
+
+    def __init__(
+        self,
+        known: list[known_backups.Known],
+        scan: pool_scan.Scan,
+        readings: dict[str, driver_view.Reading],
+    ) -> None:
+        self._scan = scan
+        self._known = {one.id for one in known}
+        self._readings = readings
+        # Of these nobody can tell which image is theirs: all of their volume are.
+        self._volumes = {one.backup.volume_id for one in known if one.id not in readings}
+
+    def findings(self) -> Iterator[Finding]:
+        for image in self._scan.images.values():
+            yield from self._of_image(image)
+        yield from self._orphans()
+        for leftover in self._scan.leftovers:
+            if not leftover.is_alive:
+                yield self._partial(leftover)
+
+    def _of_image(self, image: pool_scan.Image) -> Iterator[Finding]:
+        leaked = [point for point in image.snapshots if point.backup_id not in self._known]
+        if len(leaked) == len(image.snapshots) and not self._is_read(image):
+            yield self._leaked_image(image)
+            return
+        for point in leaked:
+            yield self._leaked_snapshot(image, point)
+        for point in image.snapshots:
+            reading = self._readings.get(point.backup_id)
+            if reading and reading.image != image.name:
+                yield self._stray(image, point, reading)
+        if image.head_differs:
+            yield self._drifted(image)
+
+    def _is_read(self, image: pool_scan.Image) -> bool:
+        """Tell whether a restore may need the image itself, not its snapshots."""
+        if image.backup_id in self._known or image.volume_id in self._volumes:
+            return True
+        return any(reading.image == image.name for reading in self._readings.values())
+
+    def _leaked_image(self, image: pool_scan.Image) -> Finding:
+        backups = [point.backup_id for point in image.snapshots]
+        if not backups and image.backup_id:
+            backups = [image.backup_id]
+        held = f'holds {len(backups)} backups' if len(backups) != 1 else f'holds {backups[0]}'
+        if not backups:
+            held = 'holds a backup whose id it does not tell'
+        return Finding(
+            'leaked-image',
+            f'image {image.name}',
+            f'{held}; Cinder knows no backup in it. It takes {_size(image.used, image.size)}.',
+            f'{_have_back(image)}. When no cloud needs it: rbd -p {self._scan.pool} snap purge '
+            f'{image.name}; rbd -p {self._scan.pool} rm {image.name}',
+            backups[0] if len(backups) == 1 else None,
+            used=image.used,
+        )
+
+    def _leaked_snapshot(self, image: pool_scan.Image, point: pool_scan.Snapshot) -> Finding:
+        return Finding(
+            'leaked-snapshot',
+            f'snapshot {image.name}@{point.name}',
+            f'Cinder knows no backup {point.backup_id}, but others on this image. It takes '
+            f'{_size(point.used, point.size)}.',
+            f'{_have_back(image)}. When no cloud needs it: rbd -p {self._scan.pool} snap rm '
+            f'{image.name}@{point.name}',
+            point.backup_id,
+            used=point.used,
+        )
+
+    def _stray(
+        self, image: pool_scan.Image, point: pool_scan.Snapshot, reading: driver_view.Reading
+    ) -> Finding:
+        where = f'looks at {reading.image}' if reading.image else 'does not find it'
+        return Finding(
+            'stray-snapshot',
+            f'snapshot {image.name}@{point.name}',
+            f'is of backup {point.backup_id}, for which Cinder {where}.',
+            'When that backup restores right from there: rbd -p '
+            f'{self._scan.pool} snap rm {image.name}@{point.name}',
+            point.backup_id,
+            used=point.used,
+        )
+
+    def _drifted(self, image: pool_scan.Image) -> Finding:
+        newest = max(image.snapshots, key=lambda point: (point.time, point.id))
+        return Finding(
+            'head-drifted',
+            f'image {image.name}',
+            f'is not as its newest snapshot {newest.name}.',
+            'If nothing is writing to it: rbd -p '
+            f'{self._scan.pool} snap rollback {image.name}@{newest.name}',
+            severity=INFO,
+        )
+
+    def _orphans(self) -> Iterator[Finding]:
+        for backup_id, content in self._scan.metadata.items():
+            if backup_id in self._known or has_data(self._scan, backup_id, content):
+                continue
+            name = naming.metadata_object(backup_id)
+            yield Finding(
+                'orphan-metadata',
+                f'object {name}',
+                'Cinder knows no such backup, and no image or snapshot of it is in the pool.',
+                f'{_BACKUP} image check --fix orphan-metadata',
+                backup_id,
+            )
+
+    def _partial(self, leftover: pool_scan.Leftover) -> Finding:
+        part, lock = naming.temporary_image(leftover.image), naming.lock_object(leftover.image)
+        target = f'image {part}' if leftover.has_part else f'object {lock}'
+        there = [part] * leftover.has_part + [lock] * leftover.has_lock
+        size = f' of {units.human_size(leftover.part_size)}' if leftover.has_part else ''
+        return Finding(
+            'partial-import',
+            target,
+            f'an import into {leftover.image}{size} did not end, and none is running; it left '
+            f'{" and ".join(there)}.',
+            f'Run the import again, or take it away: {_BACKUP} image check --fix partial-import',
+        )
+
+
+def has_data(scan: pool_scan.Scan, backup_id: str, content: pool_scan.VolumeMetadata) -> bool:
+    """Tell whether there may be an image that a ``.meta`` object belongs to.
+
+    An image without snapshots does not tell whose it is, so each of the same
+    volume counts; and an import of ours may be about to end.
+    """
+    if scan.places_of(backup_id):
+        return True
+    if any(backup_id in leftover.image for leftover in scan.leftovers):
+        return True
+    if content.volume_id is None:
+        # Nobody can tell the volume: only a pool without such images is sure.
+        return any(not image.snapshots for image in scan.images.values())
+    return any(
+        not image.snapshots and image.backup_id in (None, backup_id)
+        for image in scan.images_of(content.volume_id)
+    ) or any(content.volume_id in leftover.image for leftover in scan.leftovers)
+
+
+def _have_back(image: pool_scan.Image) -> str:
+    return (
+        f'To have it back: {_BACKUP} metadata rebuild --volume {image.volume_id} --directory '
+        '<directory>'
+    )
+
+
+def _size(used: int | None, size: int) -> str:
+    return units.human_size(used) if used is not None else f'at most {units.human_size(size)}'
