@@ -19,30 +19,20 @@ import collections.abc
 import dataclasses
 import datetime
 import hashlib
-import typing
 import uuid
 
 from osc_backup_port import errors, model, progress, record
 from osc_backup_port.archive import catalog, manifest, names
 from osc_backup_port.archive import store as archive_store
-from osc_backup_port.ceph import locating, naming
+from osc_backup_port.ceph import naming
 from osc_backup_port.ceph import pool as ceph_pool
-from osc_backup_port.cinder import resources
 from osc_backup_port.formats import record_file
-from osc_backup_port.operations import side_by_side
+from osc_backup_port.operations import chains
 from osc_backup_port.operations.archive_segments import SegmentWriter
 from osc_backup_port.transfer import limits, metering
 
 ADDED = 'added'
 ALREADY_THERE = 'already there'
-
-
-class Cinder(typing.Protocol):
-    """What this operation needs of the Block Storage service."""
-
-    def get(self, backup_id: str) -> resources.Backup: ...
-
-    def export_record(self, backup_id: str) -> record.BackupRecord: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,20 +51,19 @@ class Options:
 class Step:
     """One backup, and what is to be done with it.
 
-    :ivar snapshot: what to call the point in time; *is_head*: where the pool has
-        no snapshot of it, and the image holds nothing else
     :ivar start: the point that the increment starts from; None: from nothing
     :ivar result: a word or two for the table
     """
 
-    record: record.BackupRecord
-    source_image: str
-    snapshot: str
-    is_head: bool
+    point: chains.Point
     start: str | None = None
     result: str = 'to be added'
     moved: int = 0
     written: int = 0
+
+    @property
+    def record(self) -> record.BackupRecord:
+        return self.point.record
 
     @property
     def is_new(self) -> bool:
@@ -83,19 +72,18 @@ class Step:
 
 @dataclasses.dataclass
 class ImagePlan:
-    """What is to be added to one image of an archive.
+    """What is to be added to one image of an archive."""
 
-    :ivar unknown: snapshots of backups that Cinder does not know any more
-    """
-
-    name: str
-    layout: model.ImageLayout
+    chain: chains.Chain
     steps: list[Step]
-    unknown: list[str]
+
+    @property
+    def name(self) -> str:
+        return self.chain.name
 
 
 def plan(
-    cinder: Cinder,
+    cinder: chains.Cinder,
     pool: ceph_pool.Pool,
     store: archive_store.Store,
     wanted: collections.abc.Sequence[str],
@@ -106,120 +94,36 @@ def plan(
     :param wanted: ids of backups; their ancestors are added to them
     :raises PortError: a record or an image cannot be had, or the archive is damaged
     """
-    records = _with_ancestors(cinder, wanted, ancestors=not options.single)
-    steps = [_locate(pool, item, records) for item in records.values()]
-    if options.single:
-        steps = [_standalone(step) for step in steps]
-        images = {step.record.id: [step] for step in steps}
-    else:
-        images = {}
-        for step in steps:
-            images.setdefault(step.source_image, []).append(step)
-    return [_plan_image(cinder, pool, store, group, options) for group in images.values()]
+    found = chains.find(cinder, pool, wanted, options.single)
+    return [_plan_image(store, chain) for chain in found]
 
 
-def _with_ancestors(
-    cinder: Cinder, wanted: collections.abc.Sequence[str], ancestors: bool
-) -> dict[str, record.BackupRecord]:
-    found: dict[str, record.BackupRecord] = {}
-    missing = list(dict.fromkeys(wanted))
-    while missing:
-        for item in side_by_side.each(cinder.export_record, missing):
-            if isinstance(item, errors.PortError):
-                raise item
-            if not item.is_ceph:
-                raise errors.InvalidInput(
-                    f'Backup {item.id}: was made by {item.backup_service}, whose data does not '
-                    'lie in Ceph.',
-                    'Only its record can be moved: openstack volume backup metadata export',
-                )
-            found[item.id] = item
-        parents = {item.parent_id for item in found.values() if item.parent_id}
-        missing = sorted(parents - set(found)) if ancestors else []
-    return found
-
-
-def _locate(
-    pool: ceph_pool.Pool, item: record.BackupRecord, records: dict[str, record.BackupRecord]
-) -> Step:
-    location = locating.locate(pool, item, records.get(item.parent_id or ''))
-    names.check_image(location.image)
-    if location.snapshot is None:
-        return Step(item, location.image, naming.new_snapshot(item), True)
-    return Step(item, location.image, location.snapshot.name, False)
-
-
-def _standalone(step: Step) -> Step:
-    """Rewrite a record to that of a full backup that nothing depends on."""
-    alone = step.record.with_changes(
-        parent_id=None,
-        service_metadata=f'{{"base": "{naming.own_image(step.record)}"}}',
-        num_dependent_backups=0,
-    )
-    return dataclasses.replace(step, record=alone)
-
-
-def _plan_image(
-    cinder: Cinder,
-    pool: ceph_pool.Pool,
-    store: archive_store.Store,
-    steps: list[Step],
-    options: Options,
-) -> ImagePlan:
-    source = steps[0].source_image
-    name = naming.own_image(steps[0].record) if options.single else source
-    with pool.open(source) as image:
-        layout, snapshots = image.layout(), image.snapshots()
-    there = catalog.read_image(store, name)
+def _plan_image(store: archive_store.Store, chain: chains.Chain) -> ImagePlan:
+    there = catalog.read_image(store, names.check_image(chain.name))
     archived = {backup.id: backup for backup in there.backups} if there else {}
-    order = {snapshot.name: snapshot.id for snapshot in snapshots}
-    steps.sort(key=lambda step: order.get(step.snapshot, 0))
     points = {backup.increment.to_snap for backup in archived.values()}
-    for step in steps:
-        if step.record.id in archived:
-            _check_same(archived[step.record.id], step, store)
-            step.start = archived[step.record.id].increment.from_snap
-            step.result = ALREADY_THERE
-            continue
-        step.start = None if options.single else _newest_before(step, points, order)
-        points.add(step.snapshot)
-    unknown = [] if options.single else _unknown_snapshots(cinder, snapshots, steps)
-    return ImagePlan(name, layout, steps, unknown)
-
-
-def _newest_before(step: Step, points: set[str], order: dict[str, int]) -> str | None:
-    """Return the newest archived point, before this one, that the pool still has."""
-    if step.is_head:
-        return None
-    before = [point for point in points if order.get(point, 1 << 62) < order[step.snapshot]]
-    return max(before, key=order.__getitem__, default=None)
+    steps = []
+    for point in chain.points:
+        step = Step(point)
+        if point.record.id in archived:
+            backup = archived[point.record.id]
+            _check_same(backup, step, store)
+            step.start, step.result = backup.increment.from_snap, ALREADY_THERE
+        else:
+            step.start = chain.newest_before(point, points)
+            points.add(point.snapshot)
+        steps.append(step)
+    return ImagePlan(chain, steps)
 
 
 def _check_same(backup: catalog.Backup, step: Step, store: archive_store.Store) -> None:
-    if step.is_head or backup.increment.to_snap == step.snapshot:
+    if step.point.is_head or backup.increment.to_snap == step.point.snapshot:
         return
     raise errors.Conflict(
         f'{store.name}/{backup.path}: holds snapshot {backup.increment.to_snap} of backup '
-        f'{backup.id}, the pool has {step.snapshot}.',
+        f'{backup.id}, the pool has {step.point.snapshot}.',
         'The backup was imported anew since; put it into another archive.',
     )
-
-
-def _unknown_snapshots(
-    cinder: Cinder, snapshots: collections.abc.Sequence[model.Snapshot], steps: list[Step]
-) -> list[str]:
-    """Return the snapshots whose backup Cinder does not know."""
-    known = {step.record.id for step in steps}
-    unknown = []
-    for snapshot in snapshots:
-        backup_id = naming.backup_of_snapshot(snapshot.name)
-        if backup_id is None or backup_id in known:
-            continue
-        try:
-            cinder.get(backup_id)
-        except errors.NotFound:
-            unknown.append(snapshot.name)
-    return unknown
 
 
 def run(
@@ -271,7 +175,8 @@ class _ImageWriter:
         done = {backup.id for backup in there.backups} if there else set()
         if there is None:
             self._store.put(
-                f'{self._image.name}/{names.IMAGE}', manifest.encode_image(self._image.layout)
+                f'{self._image.name}/{names.IMAGE}',
+                manifest.encode_image(self._image.chain.layout),
             )
         folders = [names.parse_increment(path.split('/')[-1]) for path in _unfinished(there)]
         started = {found[1]: found[0] for found in folders if found}
@@ -300,7 +205,7 @@ class _ImageWriter:
             step.record.id,
             number,
             step.start,
-            step.snapshot,
+            step.point.snapshot,
             size,
             tuple(segments),
             hashlib.sha256(raw_record).hexdigest(),
@@ -312,12 +217,12 @@ class _ImageWriter:
 
     def _write_segments(self, step: Step, path: str) -> tuple[list[manifest.Segment], int]:
         meter = metering.Meter(self._shown)
-        point = None if step.is_head else step.snapshot
-        with self._pool.open(step.source_image, point) as image:
+        source = self._image.chain.source
+        with self._pool.open(source, step.point.opened_at) as image:
             size = image.size()
             self._shown.begin(f'Backup {step.record.id}', size)
             writer = SegmentWriter(self._store, path, self._options.level, meter, self._bounds)
-            increment = model.Increment(step.start, step.snapshot, size, iter(()))
+            increment = model.Increment(step.start, step.point.snapshot, size, iter(()))
             segments = writer.write(image, increment)
         step.moved, step.written = meter.moved, writer.written
         return segments, size

@@ -98,7 +98,7 @@ class CreateBackupArchive(cloud.CloudCommand, base.ColumnsBesideData, command.Li
         ):
             plans = create_archive.plan(cinder, pool, store, chosen, options)
             for image in plans:
-                for name in image.unknown:
+                for name in image.chain.unknown:
                     shown.say(
                         f'Image {image.name}: snapshot {name} is of a backup that Cinder does '
                         'not know any more; it is left out.'
