@@ -39,10 +39,11 @@ def write_items(
         for item in items:
             for piece in _pieces(item):
                 writer.submit(piece)
+        writer.drain()
     except BaseException:
+        # A signal may have ended the draining, too.
         writer.drain()
         raise
-    writer.drain()
     if writer.error is not None:
         raise writer.error
     image.flush()

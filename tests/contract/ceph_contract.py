@@ -247,6 +247,20 @@ class CephContract:
             assert image.size() == SIZE
             assert read_all(image, SIZE) == content.data
 
+    def test_rolling_back_waits_for_writes_that_nobody_waited_for(self, ceph: Ceph) -> None:
+        """Else they would come after it, where a signal has cut the waiting short."""
+        where, name = ceph.pool(), f'{ceph.prefix}image'
+        where.create(name, model.ImageLayout(SIZE))
+        data = b'x' * units.MIB
+        with where.open(name, writable=True) as image:
+            image.create_snapshot('s')
+            for at in range(0, SIZE, units.MIB):
+                image.aio_write(data, at, lambda completion: None)
+
+            image.roll_back('s')
+
+            assert read_all(image, SIZE) == bytes(SIZE)
+
     def test_what_was_cut_off_is_zero_when_it_comes_back(self, ceph: Ceph) -> None:
         where, name = ceph.pool(), f'{ceph.prefix}image'
         where.create(name, model.ImageLayout(SIZE))

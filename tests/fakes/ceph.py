@@ -220,6 +220,15 @@ class Worker(threading.Thread):
             self.most = max(self.most, len(self._waiting))
             self._changed.notify()
 
+    def wait(self, name: str) -> None:
+        """Wait for all writes to one image, as librbd does before it changes the image."""
+        with self._changed:
+            while any(' ' + name in operation.what for operation in self._writes()):
+                self._changed.wait(10)
+
+    def _writes(self) -> list[_Operation]:
+        return [one for one in self._waiting if not one.what.startswith('aio_read')]
+
     def let_go(self) -> None:
         with self._changed:
             self.held = False
@@ -252,9 +261,10 @@ class Worker(threading.Thread):
         if operation.data is not None and _count_references(operation) <= _UNOWNED:
             self.lost_buffers.append(operation.what)
             operation.data = b'\xde\xad' * (len(operation.data) // 2 + 1)
+        operation.carry_out(operation.data, error)
         with self._changed:
             self._waiting.remove(operation)
-        operation.carry_out(operation.data, error)
+            self._changed.notify_all()
 
 
 class Cluster:

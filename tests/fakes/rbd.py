@@ -228,6 +228,7 @@ class Image:
 
     def create_snap(self, name: str) -> None:
         what = self._begin('create_snap', writes=True)
+        self._cluster.worker.wait(self.name)
         stored = self._stored
         with self._cluster.mutex:
             if any(snap.name == name for snap in stored.snapshots):
@@ -245,6 +246,7 @@ class Image:
 
     def rollback_to_snap(self, name: str) -> None:
         self._begin('rollback_to_snap', writes=True)
+        self._cluster.worker.wait(self.name)
         with self._cluster.mutex:
             snapshot = self._find(name)
             self._stored.size = snapshot.size
@@ -252,12 +254,14 @@ class Image:
 
     def resize(self, size: int) -> None:
         self._begin('resize', writes=True)
+        self._cluster.worker.wait(self.name)
         with self._cluster.mutex:
             self._stored.content.truncate(size)
             self._stored.size = size
 
     def flush(self) -> None:
         self._begin('flush')
+        self._cluster.worker.wait(self.name)
 
     def diff_iterate(
         self,
