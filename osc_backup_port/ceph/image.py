@@ -29,6 +29,8 @@ _NOTES = 'osc-backup-port.'
 def translated(what: str, rbd: Any, rados: Any = None) -> Iterator[None]:
     """Turn the errors of librbd and librados about *what* into ours."""
     not_found = [rbd.ImageNotFound] + ([rados.ObjectNotFound] if rados else [])
+    refused = [rbd.PermissionError]
+    refused += [rados.PermissionError, rados.PermissionDeniedError] if rados else []
     failures = [rbd.Error] + ([rados.Error] if rados else [])
     try:
         yield
@@ -41,7 +43,7 @@ def translated(what: str, rbd: Any, rados: Any = None) -> Iterator[None]:
             f'{what}: is in use by another client.',
             'Wait until the backup or restore that uses it has ended, then try again.',
         ) from error
-    except rbd.PermissionError as error:
+    except tuple(refused) as error:
         raise errors.CephError(
             f'{what}: the cluster does not permit it: {error}.',
             "The user needs the capability 'profile rbd' on this pool; compare with the one of "

@@ -46,9 +46,17 @@ class Pool:
             return sorted(self._rbd.RBD().list(self._ioctx))
 
     def has_image(self, name: str) -> bool:
-        with contextlib.suppress(errors.NotFound), self.open(name):
-            return True
-        return False
+        """Tell whether there is an image of that name, without opening it."""
+        with self._translated(f'image {name}'):
+            # By the first librbd finds an image, by the second one of format 1.
+            return any(self._has_object(key) for key in (f'rbd_id.{name}', f'{name}.rbd'))
+
+    def _has_object(self, name: str) -> bool:
+        try:
+            self._ioctx.stat(name)
+        except self._rados.ObjectNotFound:
+            return False
+        return True
 
     @contextlib.contextmanager
     def open(
@@ -58,6 +66,10 @@ class Pool:
 
         :raises NotFound: there is no such image, or no such snapshot on it
         """
+        # Trying to open what is not there can kill the process: librbd 16.2.15
+        # frees such an image while a thread of its own still works on it.
+        if not self.has_image(name):
+            raise errors.NotFound(f'Pool {self.name}, image {name}: not there.')
         with self._translated(f'image {name}'):
             opened = self._rbd.Image(self._ioctx, name, snapshot=snapshot, read_only=not writable)
         try:

@@ -70,6 +70,16 @@ class Ioctx:
                 raise ObjectNotFound(f'Failed to read {key}', 2)
             return self.cluster.objects[key][offset : offset + length]
 
+    def stat(self, key: str) -> tuple[int, time.struct_time]:
+        self._begin(f'stat {key}')
+        with self.cluster.mutex:
+            if key not in self._names():
+                raise ObjectNotFound(f'Failed to stat {key!r}', 2)
+            return len(self.cluster.objects.get(key, b'')), time.localtime()
+
+    def _names(self) -> list[str]:
+        return [*self.cluster.objects, *(f'rbd_id.{name}' for name in self.cluster.images)]
+
     def write_full(self, key: str, data: bytes) -> int:
         self._begin(f'write_full {key}')
         with self.cluster.mutex:
@@ -88,8 +98,7 @@ class Ioctx:
     def list_objects(self) -> Iterator[Object]:
         self._begin('list_objects')
         with self.cluster.mutex:
-            names = [*self.cluster.objects, *(f'rbd_id.{name}' for name in self.cluster.images)]
-        return iter([Object(name) for name in names])
+            return iter([Object(name) for name in self._names()])
 
     def lock_exclusive(
         self,
