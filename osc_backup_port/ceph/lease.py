@@ -45,6 +45,7 @@ class Lease:
         self._cookie = uuid.uuid4().hex
         self._stop = threading.Event()
         self._lost = False
+        self._may_hold = False
         self._keeper = threading.Thread(target=self._keep, daemon=True)
 
     def acquire(self) -> None:
@@ -79,21 +80,29 @@ class Lease:
             )
 
     def release(self) -> None:
-        """Give it back.
+        """Give it back, if it was taken.
 
-        Removing the object while it is locked leaves no gap in which somebody
-        else's lock could be removed.
+        A signal may have come before we knew: what is renewed just before is
+        ours.  Removing the object while it is locked leaves no gap in which
+        somebody else's lock could be removed.
         """
         self._stop.set()
-        self._keeper.join()
-        if not self._lost:
+        if self._keeper.is_alive():
+            self._keeper.join()
+        if self._may_hold and not self._lost:
             with contextlib.suppress(self._rados.Error):
+                self._lock()
                 self._ioctx.remove_object(self._object)
 
     def _lock(self) -> None:
-        self._ioctx.lock_exclusive(
-            self._object, _NAME, self._cookie, 'osc-backup-port', DURATION, _RENEW_FLAG
-        )
+        self._may_hold = True
+        try:
+            self._ioctx.lock_exclusive(
+                self._object, _NAME, self._cookie, 'osc-backup-port', DURATION, _RENEW_FLAG
+            )
+        except self._rados.ObjectBusy:
+            self._may_hold = False
+            raise
 
     def _keep(self) -> None:
         renewed = time.monotonic()

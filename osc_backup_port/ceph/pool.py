@@ -70,13 +70,19 @@ class Pool:
         # frees such an image while a thread of its own still works on it.
         if not self.has_image(name):
             raise errors.NotFound(f'Pool {self.name}, image {name}: not there.')
-        with self._translated(f'image {name}'):
-            opened = self._rbd.Image(self._ioctx, name, snapshot=snapshot, read_only=not writable)
+        opened = None
         try:
+            with self._translated(f'image {name}'):
+                opened = self._rbd.Image(
+                    self._ioctx, name, snapshot=snapshot, read_only=not writable
+                )
             yield image.Image(name, opened, self._rbd, self._client_id)
         finally:
-            with self._translated(f'image {name}'):
-                opened.close()
+            # A signal may come as soon as it is open, and an image that is
+            # open to write cannot be removed.
+            if opened is not None:
+                with self._translated(f'image {name}'):
+                    opened.close()
 
     def create(self, name: str, layout: model.ImageLayout) -> None:
         """Create an empty image.
@@ -144,9 +150,9 @@ class Pool:
         :raises Conflict: another run has it
         """
         held = lease.Lease(self._ioctx, self._rados, name)
-        with self._translated(f'the lock on image {name}'):
-            held.acquire()
         try:
+            with self._translated(f'the lock on image {name}'):
+                held.acquire()
             yield held
         finally:
             held.release()

@@ -169,8 +169,8 @@ class _Import:
         # One that a dead run left behind is not trusted.  The lock is ours.
         self._pool.remove(part)
         layout = arriving.layout or model.ImageLayout(self._backup.size * units.GIB)
-        self._pool.create(part, chain_writer.new_layout(layout))
         try:
+            self._pool.create(part, chain_writer.new_layout(layout))
             with self._pool.open(part, writable=True) as image:
                 writer = self._writer(image, lock, fresh=True)
                 self._write_increments(arriving, writer)

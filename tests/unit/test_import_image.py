@@ -631,7 +631,7 @@ def check_undone(
     trouble: Trouble,
     where: str,
 ) -> None:
-    if trouble.hit and trouble.hit.startswith('remove_object osc-backup-port'):
+    if trouble.hit and 'osc-backup-port' in trouble.hit:
         # The lock itself could not be taken away; it expires.
         found['objects'] = {
             name: content for name, content in found['objects'].items() if 'lock' not in name
