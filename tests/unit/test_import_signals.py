@@ -28,7 +28,7 @@ from tests.unit import chains
 
 PACKAGE = str(pathlib.Path(osc_backup_port.__file__).parent)
 #: Runs of a test; each costs some hundredths of a second.
-SAMPLES = 60
+SAMPLES = 25
 
 
 class SignalAtLine:
@@ -86,7 +86,7 @@ def test_a_signal_at_any_line(
 
     lines = random.Random(7).sample(range(1, counting.lines), SAMPLES)
     # Where it begins and ends are the windows that are easily overlooked.
-    lines += [*range(1, 60), *range(counting.lines - 60, counting.lines)]
+    lines += [*range(1, 40), *range(counting.lines - 40, counting.lines)]
     wrong: list[str] = []
     locks: list[str] = []
     for line in lines:
