@@ -115,8 +115,12 @@ def refuse_to_overwrite(path: pathlib.Path) -> None:
 def open_stdout() -> io.FileIO:
     """Return stdout for data.
 
-    :raises InvalidInput: it is a terminal
+    :raises InvalidInput: it is a terminal, or closed
     """
+    if sys.stdout is None:
+        raise errors.InvalidInput(
+            'stdout is closed.', 'Name a file, or pipe the output into a program.'
+        )
     if sys.stdout.isatty():
         raise errors.InvalidInput(
             'stdout is a terminal, which the data would garble.',
@@ -128,8 +132,12 @@ def open_stdout() -> io.FileIO:
 def open_stdin() -> io.FileIO:
     """Return stdin for data.
 
-    :raises InvalidInput: it is a terminal
+    :raises InvalidInput: it is a terminal, or closed
     """
+    if sys.stdin is None:
+        raise errors.InvalidInput(
+            'stdin is closed.', 'Name a file, or pipe a program into this one.'
+        )
     if sys.stdin.isatty():
         raise errors.InvalidInput(
             'stdin is a terminal, from which no data can come.',

@@ -142,12 +142,17 @@ def _check_export_options(parsed_args: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def _output(path: pathlib.Path | None) -> collections.abc.Iterator[io.RawIOBase]:
-    if path is None:
-        with base.open_stdout() as stdout:
-            yield stdout
-    else:
-        with files.part_file(path) as file:
-            yield file
+    try:
+        if path is None:
+            with base.open_stdout() as stdout:
+                yield stdout
+        else:
+            with files.part_file(path) as file:
+                yield file
+    except OSError as error:
+        # A write knows nothing but the number of an open file.
+        error.filename = error.filename or str(path or 'stdout')
+        raise
 
 
 def _metadata_path(parsed_args: argparse.Namespace, backup_id: str) -> pathlib.Path | None:
