@@ -82,6 +82,12 @@ class Session:
         self._writer.commit(increment.to_snap if is_wanted else None, increment.to_snap)
         self._image.set_note(_NOTE, None)
 
+    def open_at(
+        self, pool: ceph_pool.Pool, snapshot: str
+    ) -> contextlib.AbstractContextManager[ceph_image.Image]:
+        """Open the image at one of its snapshots, to read it back."""
+        return pool.open(self._image.name, snapshot)
+
     def finish(self) -> None:
         self._image.set_note(_NOTE, None)
         self._writer.finish()

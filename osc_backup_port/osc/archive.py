@@ -22,7 +22,15 @@ import typing
 from osc_lib.command import command
 
 from osc_backup_port import errors
-from osc_backup_port.osc import archive_place, base, ceph_options, cloud, progress_bar
+from osc_backup_port.osc import (
+    archive_place,
+    base,
+    ceph_options,
+    cloud,
+    importing,
+    progress_bar,
+    selecting,
+)
 
 Columns = tuple[tuple[str, ...], collections.abc.Iterable[tuple[object, ...]]]
 
@@ -37,20 +45,7 @@ class CreateBackupArchive(cloud.CloudCommand, base.ColumnsBesideData, command.Li
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         archive_place.add_archive(parser, 'stdout')
-        parser.add_argument(
-            'backups', metavar='<backup>', nargs='*', help='Backup(s) to add (name or ID)'
-        )
-        parser.add_argument(
-            '--volume',
-            metavar='<volume>',
-            help='Add all backups of this volume (name or ID; ID if it was deleted)',
-        )
-        parser.add_argument('--all', action='store_true', help='Add all backups of the project')
-        parser.add_argument(
-            '--all-projects',
-            action='store_true',
-            help='With --all, --volume or a name: look in all projects',
-        )
+        selecting.add_arguments(parser, 'add')
         parser.add_argument(
             '--single',
             action='store_true',
@@ -73,24 +68,14 @@ class CreateBackupArchive(cloud.CloudCommand, base.ColumnsBesideData, command.Li
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
-        from osc_backup_port.operations import create_archive, selection
+        from osc_backup_port.operations import create_archive
 
         level = _level(parsed_args.compression)
         self.data_on_stdout = parsed_args.archive == archive_place.STREAM
-        wanted = selection.Selection(
-            parsed_args.backups, parsed_args.volume, parsed_args.all, parsed_args.all_projects
-        )
-        wanted.check()
+        wanted = selecting.wanted(parsed_args)
         options = create_archive.Options(parsed_args.single, level)
         cinder = self.cinder()
-        found = selection.select(cinder, wanted)
-        chosen = [
-            backup.id
-            for backup in found.backups
-            if parsed_args.backups or selection.is_backup(backup)
-        ]
-        if found.failures:
-            raise found.failures[0]
+        chosen = selecting.choose(cinder, wanted)
         with (
             self.open_pool(parsed_args, cinder.export_record(chosen[0])) as pool,
             progress_bar.shown(not parsed_args.no_progress) as shown,
@@ -164,23 +149,7 @@ class ImportBackupArchive(cloud.CloudCommand, command.Lister):
             nargs='*',
             help='Backup(s) to import (name or ID; default: all)',
         )
-        parser.add_argument(
-            '--timeout',
-            metavar='<seconds>',
-            type=float,
-            default=300,
-            help='How long to wait for the import of the records (default: 300)',
-        )
-        parser.add_argument(
-            '--replace-failed',
-            action='store_true',
-            help='Remove what an earlier import of a record that failed has left, and import anew',
-        )
-        parser.add_argument(
-            '--dry-run',
-            action='store_true',
-            help='Print what would be imported and what stands in the way, and change nothing',
-        )
+        importing.add_arguments(parser)
         progress_bar.add_argument(parser)
         ceph_options.add_arguments(parser)
         return parser
@@ -204,7 +173,7 @@ class ImportBackupArchive(cloud.CloudCommand, command.Lister):
             self.open_pool(parsed_args, first.record) as pool,
             progress_bar.shown(not parsed_args.no_progress) as shown,
         ):
-            options = _import_options(parsed_args, pool.name)
+            options = importing.options(parsed_args, pool.name)
             planned = import_archive.plan(cinder, pool, contents, parsed_args.backups, options)
             findings = planned.findings()
             if not findings and not parsed_args.dry_run:
@@ -227,7 +196,7 @@ class ImportBackupArchive(cloud.CloudCommand, command.Lister):
             self.open_pool(parsed_args) as pool,
             progress_bar.shown(not parsed_args.no_progress) as shown,
         ):
-            options = _import_options(parsed_args, pool.name)
+            options = importing.options(parsed_args, pool.name)
             try:
                 for step in import_stream.run(cinder, pool, source, options, shown):
                     steps.append(step)
@@ -238,16 +207,6 @@ class ImportBackupArchive(cloud.CloudCommand, command.Lister):
         if found:
             self.fail_after_output(_findings(found))
         return _imported(steps)
-
-
-def _import_options(parsed_args: argparse.Namespace, pool: str) -> typing.Any:
-    from osc_backup_port.operations import import_metadata
-
-    return import_metadata.Options(
-        ceph_pool=pool,
-        timeout=parsed_args.timeout,
-        replace_failed=parsed_args.replace_failed,
-    )
 
 
 def _findings(found: collections.abc.Sequence[errors.PortError]) -> errors.PortError:

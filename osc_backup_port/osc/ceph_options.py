@@ -14,6 +14,7 @@
 
 import argparse
 import collections.abc
+import dataclasses
 import typing
 
 from osc_backup_port import errors
@@ -54,12 +55,21 @@ def settings(
 
     :param cloud: the cloud's part of clouds.yaml
     """
+    return dataclasses.replace(
+        settings_of(cloud),
+        **{
+            name: value
+            for name, value in (('conf', parsed_args.ceph_conf), ('user', parsed_args.ceph_user))
+            if value
+        },
+    )
+
+
+def settings_of(cloud: collections.abc.Mapping[str, typing.Any]) -> 'cluster.Settings':
+    """Return how to reach the cluster of a cloud in clouds.yaml."""
     from osc_backup_port.ceph import cluster
 
-    return cluster.Settings(
-        parsed_args.ceph_conf or cloud.get('backup_ceph_conf'),
-        parsed_args.ceph_user or cloud.get('backup_ceph_user'),
-    )
+    return cluster.Settings(cloud.get('backup_ceph_conf'), cloud.get('backup_ceph_user'))
 
 
 def pool_name(

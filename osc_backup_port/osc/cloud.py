@@ -30,6 +30,31 @@ if typing.TYPE_CHECKING:
     from osc_backup_port.cinder import backups
 
 
+class OtherCloud:
+    """A cloud of clouds.yaml besides the one in use.
+
+    It has what our own client for Block Storage takes from OSC's client manager.
+
+    :param region: of openstacksdk
+    """
+
+    def __init__(self, region: typing.Any) -> None:
+        self.config: collections.abc.Mapping[str, typing.Any] = region.config
+        self.session = region.get_session()
+        self.region_name = region.region_name
+        self.interface = region.config.get('interface')
+        self._api_version = {'volume': str(region.config.get('volume_api_version') or '')}
+
+    def get_configuration(self) -> collections.abc.Mapping[str, typing.Any]:
+        return self.config
+
+    def cinder(self) -> 'backups.BackupService':
+        """Return the Block Storage service of this cloud."""
+        from osc_backup_port.cinder import backups
+
+        return backups.BackupService.from_client_manager(self)
+
+
 class CloudCommand(base.CommandMixin):
     """Goes before one of osc-lib's command classes, which then need no cloud to start."""
 
@@ -46,6 +71,23 @@ class CloudCommand(base.CommandMixin):
 
         self.authenticate()
         return backups.BackupService.from_client_manager(self.app.client_manager)
+
+    def other_cloud(self, name: str) -> OtherCloud:
+        """Return another cloud of clouds.yaml.
+
+        :raises InvalidInput: there is none of that name, or it cannot be used
+        """
+        from keystoneauth1 import exceptions as keystone_exceptions
+        from openstack import exceptions as sdk_exceptions
+
+        try:
+            return OtherCloud(self.app.cloud_config.get_one(cloud=name))
+        except (sdk_exceptions.SDKException, keystone_exceptions.ClientException) as error:
+            raise errors.InvalidInput(
+                f'Cloud {name}: cannot be used: {error}',
+                'It has to be a cloud of clouds.yaml; see: openstack --os-cloud '
+                f'{name} token issue',
+            ) from error
 
     def open_pool(
         self, parsed_args: argparse.Namespace, backup: 'record.BackupRecord | None' = None

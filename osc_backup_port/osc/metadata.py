@@ -22,24 +22,18 @@ import typing
 from osc_lib.cli import format_columns
 from osc_lib.command import command
 
-from osc_backup_port import errors, record
-from osc_backup_port.formats import record_file
-from osc_backup_port.operations import export_metadata, import_metadata, read_records, selection
-from osc_backup_port.osc import base, failures
+from osc_backup_port import errors
+from osc_backup_port.osc import cloud, failures, importing, selecting
+
+if typing.TYPE_CHECKING:
+    from osc_backup_port import record
 
 Columns = tuple[tuple[str, ...], collections.abc.Iterable[tuple[object, ...]]]
 
 _HEADINGS = ('ID', 'Name', 'Volume ID', 'Size', 'Result', 'File')
 
 
-def _service(client_manager: typing.Any) -> typing.Any:
-    # Imported here, because `openstack --help` loads this module.
-    from osc_backup_port.cinder import backups
-
-    return backups.BackupService.from_client_manager(client_manager)
-
-
-class ExportBackupMetadata(base.CommandMixin, command.Lister):
+class ExportBackupMetadata(cloud.CloudCommand, command.Lister):
     """Export the records of volume backups.
 
     Writes what Cinder knows about a backup, as JSON: backup_service and
@@ -50,20 +44,7 @@ class ExportBackupMetadata(base.CommandMixin, command.Lister):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
-        parser.add_argument(
-            'backups', metavar='<backup>', nargs='*', help='Backup(s) to export (name or ID)'
-        )
-        parser.add_argument(
-            '--volume',
-            metavar='<volume>',
-            help='Export all backups of this volume (name or ID; ID if it was deleted)',
-        )
-        parser.add_argument('--all', action='store_true', help='Export all backups of the project')
-        parser.add_argument(
-            '--all-projects',
-            action='store_true',
-            help='With --all, --volume or a name: look in all projects',
-        )
+        selecting.add_arguments(parser, 'export')
         where = parser.add_mutually_exclusive_group()
         where.add_argument(
             '--file', metavar='<path>', help='File for the record of one backup (default: stdout)'
@@ -79,18 +60,15 @@ class ExportBackupMetadata(base.CommandMixin, command.Lister):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
+        from osc_backup_port.operations import export_metadata
+
         options = export_metadata.Options(
-            selection.Selection(
-                backups=parsed_args.backups,
-                volume=parsed_args.volume,
-                everything=parsed_args.all,
-                all_projects=parsed_args.all_projects,
-            ),
+            selecting.wanted(parsed_args),
             file=pathlib.Path(parsed_args.file) if parsed_args.file else None,
             directory=pathlib.Path(parsed_args.directory) if parsed_args.directory else None,
         )
         options.check()
-        cinder = _service(self.app.client_manager)
+        cinder = self.cinder()
         plan = export_metadata.plan(cinder, options)
         self._record = None
         if not options.file and not options.directory:
@@ -122,6 +100,8 @@ class ExportBackupMetadata(base.CommandMixin, command.Lister):
         if self._record is None:
             code: int = super().produce_output(parsed_args, column_names, data)
             return code
+        from osc_backup_port.formats import record_file
+
         # In UTF-8 whatever the locale: it is a file that others read.
         sys.stdout.flush()
         sys.stdout.buffer.write(record_file.write_record(self._record).encode())
@@ -129,7 +109,7 @@ class ExportBackupMetadata(base.CommandMixin, command.Lister):
         return 0
 
 
-class ImportBackupMetadata(base.CommandMixin, command.Lister):
+class ImportBackupMetadata(cloud.CloudCommand, command.Lister):
     """Import the records of volume backups.
 
     Makes backups known to this cloud, in the project in use. Reads what "metadata export",
@@ -166,35 +146,16 @@ class ImportBackupMetadata(base.CommandMixin, command.Lister):
         waiting.add_argument(
             '--no-wait', dest='wait', action='store_false', help='Only ask for the imports'
         )
-        parser.add_argument(
-            '--timeout',
-            metavar='<seconds>',
-            type=_seconds,
-            default=300,
-            help='How long to wait for a backup (default: %(default)s)',
-        )
-        parser.add_argument(
-            '--replace-failed',
-            action='store_true',
-            help=(
-                'Delete the record that an earlier import left in error, and import anew. Only a '
-                'record whose deletion cannot touch any data is deleted'
-            ),
-        )
-        parser.add_argument(
-            '--dry-run', action='store_true', help='Say what would be done, and do nothing'
-        )
+        importing.add_arguments(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
+        from osc_backup_port.operations import import_metadata, read_records
+
         records = read_records.read_files(parsed_args.files)
-        options = import_metadata.Options(
-            ceph_pool=parsed_args.ceph_pool or self.app.cloud.config.get('backup_ceph_pool'),
-            wait=parsed_args.wait,
-            timeout=parsed_args.timeout,
-            replace_failed=parsed_args.replace_failed,
-        )
-        cinder = _service(self.app.client_manager)
+        pool = parsed_args.ceph_pool or self.cloud.get('backup_ceph_pool')
+        options = importing.options(parsed_args, pool, parsed_args.wait)
+        cinder = self.cinder()
         plan = import_metadata.plan(cinder, records, options)
         steps = [step for generation in plan for step in generation]
         if not parsed_args.dry_run:
@@ -215,14 +176,11 @@ class ImportBackupMetadata(base.CommandMixin, command.Lister):
         ]
 
 
-class ShowBackupMetadata(base.CommandMixin, command.ShowOne):
+class ShowBackupMetadata(cloud.CloudCommand, command.ShowOne):
     """Show the record of a volume backup.
 
     A file is checked as for an import, without any cloud and without the admin role.
     """
-
-    # A file needs no cloud.
-    auth_required = False
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
@@ -248,7 +206,9 @@ class ShowBackupMetadata(base.CommandMixin, command.ShowOne):
             return tuple(found.fields), tuple(map(_column, found.fields.values()))
         return ('backup_service', 'backup_url'), (found.backup_service, found.backup_url)
 
-    def _find(self, source: str) -> record.BackupRecord:
+    def _find(self, source: str) -> 'record.BackupRecord':
+        from osc_backup_port.operations import read_records
+
         if source == read_records.STDIN or os.path.exists(source):
             records = read_records.read_file(source)
             if len(records) > 1:
@@ -260,19 +220,9 @@ class ShowBackupMetadata(base.CommandMixin, command.ShowOne):
             return records[0]
         if os.path.dirname(source):
             raise errors.InvalidInput(f'{source}: No such file.')
-        self.authenticate()
-        cinder = _service(self.app.client_manager)
-        exported: record.BackupRecord = cinder.export_record(cinder.find(source).id)
-        return exported
+        cinder = self.cinder()
+        return cinder.export_record(cinder.find(source).id)
 
 
 def _column(value: object) -> object:
     return format_columns.DictColumn(value) if isinstance(value, dict) else value
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    # Neither the past nor "nan", which is never over.
-    if not 0 <= value < float('inf'):
-        raise ValueError(text)
-    return value

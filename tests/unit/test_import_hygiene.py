@@ -105,11 +105,21 @@ def python(program, *args):
 
 def test_the_commands_are_registered():
     assert [entry.name.replace('_', ' ') for entry in our_entry_points()] == [
+        'volume backup archive create',
+        'volume backup archive extract',
+        'volume backup archive import',
+        'volume backup archive list',
+        'volume backup archive show',
+        'volume backup archive verify',
         'volume backup export-image',
+        'volume backup image check',
+        'volume backup image list',
         'volume backup import-image',
         'volume backup metadata export',
         'volume backup metadata import',
+        'volume backup metadata rebuild',
         'volume backup metadata show',
+        'volume backup migrate',
     ]
 
 

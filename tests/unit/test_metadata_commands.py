@@ -25,7 +25,7 @@ from osc_lib import exceptions
 
 from osc_backup_port import errors
 from osc_backup_port.formats import record_file
-from osc_backup_port.osc import failures, metadata
+from osc_backup_port.osc import cloud, failures, metadata
 from tests.unit import records
 from tests.unit.fake_cinder import FakeCinder, make_chain
 
@@ -48,7 +48,12 @@ class FakeApp:
 @pytest.fixture
 def cinder(monkeypatch: pytest.MonkeyPatch) -> FakeCinder:
     fake = FakeCinder()
-    monkeypatch.setattr(metadata, '_service', lambda client_manager: fake)
+
+    def connect(command: cloud.CloudCommand) -> FakeCinder:
+        command.authenticate()
+        return fake
+
+    monkeypatch.setattr(cloud.CloudCommand, 'cinder', connect)
     return fake
 
 

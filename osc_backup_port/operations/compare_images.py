@@ -1,0 +1,61 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Seeing that two images hold the same."""
+
+import itertools
+
+from osc_backup_port import errors, model, progress
+from osc_backup_port.ceph import image as ceph_image
+from osc_backup_port.transfer import limits, ranges, reading
+
+
+def compare(
+    one: ceph_image.Image,
+    other: ceph_image.Image,
+    bounds: limits.Limits,
+    shown: progress.Progress,
+) -> None:
+    """Read all that either image has, and compare; costs one read of each.
+
+    :raises InvalidInput: they differ
+    """
+    if one.size() != other.size():
+        raise _differs(one, other, f'one has {one.size()} bytes, the other {other.size()}')
+    extents = _extents_of_either(one, other)
+    pairs = itertools.zip_longest(
+        reading.read_items(one, extents, bounds), reading.read_items(other, extents, bounds)
+    )
+    done = 0
+    for left, right in pairs:
+        # The same bytes are cut into the same items.
+        if left != right:
+            raise _differs(one, other, f'the bytes at offset {left.offset} are not the same')
+        shown.advance(0, left.length)
+        done += left.length
+    shown.advance(0, one.size() - done)
+
+
+def _extents_of_either(one: ceph_image.Image, other: ceph_image.Image) -> list[model.Extent]:
+    either = ranges.Ranges()
+    for image in (one, other):
+        for extent in image.extents():
+            if extent.exists:
+                either.add(extent.offset, extent.offset + extent.length)
+    return [model.Extent(start, end - start, True) for start, end in either]
+
+
+def _differs(one: ceph_image.Image, other: ceph_image.Image, problem: str) -> errors.InvalidInput:
+    return errors.InvalidInput(
+        f'Image {other.name}: is not what {one.name} of the other cloud is: {problem}.',
+        'What was written is removed. Look at the health of both clusters, then try again.',
+    )

@@ -1,0 +1,308 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Backups of one cloud into another, cluster to cluster, with no file between.
+
+Again tomorrow, it moves what is new.  A run that was killed is taken up where it
+stopped.
+"""
+
+import collections.abc
+import concurrent.futures
+import dataclasses
+import hashlib
+import itertools
+import threading
+
+from osc_backup_port import errors, model, progress, units
+from osc_backup_port.ceph import image as ceph_image
+from osc_backup_port.ceph import naming
+from osc_backup_port.ceph import pool as ceph_pool
+from osc_backup_port.operations import (
+    chains,
+    compare_images,
+    image_session,
+    import_archive,
+    import_metadata,
+    volume_metadata,
+)
+from osc_backup_port.transfer import limits, metering, reading
+
+ALREADY_THERE = 'already there'
+MIGRATED = 'migrated'
+
+#: Bytes of the image between two notes of how far the work is.
+_PART = units.GIB
+#: Chains that are moved side by side, and what each of them may take then.
+_SIDE_BY_SIDE = 2
+_SHARED_BOUNDS = limits.Limits(requests=8, window=12)
+
+
+@dataclasses.dataclass
+class Step:
+    """One backup, and what is to be done with it.
+
+    :ivar start: the point that the increment starts from; None: from nothing
+    :ivar size: bytes of the image at this point
+    :ivar result: a word or two about its image and snapshot
+    :ivar metadata: the same about its record
+    """
+
+    point: chains.Point
+    start: str | None
+    size: int
+    result: str
+    metadata: import_metadata.Step | None = None
+    moved: int = 0
+    skipped: int = 0
+    error: errors.PortError | None = None
+
+    @property
+    def is_missing(self) -> bool:
+        return self.result != ALREADY_THERE
+
+
+@dataclasses.dataclass
+class ChainPlan:
+    """What is to be moved of one chain."""
+
+    chain: chains.Chain
+    steps: list[Step]
+
+
+@dataclasses.dataclass
+class Plan:
+    """All that is to be done.
+
+    :ivar generations: of records, parents first
+    """
+
+    chains: list[ChainPlan]
+    generations: import_metadata.Plan
+
+    @property
+    def steps(self) -> list[Step]:
+        return [step for chain in self.chains for step in chain.steps]
+
+    def findings(self) -> list[errors.PortError]:
+        """Return all that stands in the way, or went wrong."""
+        found = [step.error for step in self.steps if step.error]
+        records = itertools.chain.from_iterable(self.generations)
+        return found + [step.error for step in records if step.error]
+
+
+@dataclasses.dataclass(frozen=True)
+class Clouds:
+    """The pools of both clouds, and the Block Storage service of the second."""
+
+    source: ceph_pool.Pool
+    target: ceph_pool.Pool
+    target_cinder: import_metadata.Cinder
+
+
+def plan(
+    source_cinder: chains.Cinder,
+    clouds: Clouds,
+    wanted: collections.abc.Sequence[str],
+    single: bool,
+    options: import_metadata.Options,
+) -> Plan:
+    """Say what would be done, and change nothing.
+
+    :param wanted: ids of backups; those they descend from are added
+    :raises PortError: a record or an image cannot be had
+    """
+    found = chains.find(source_cinder, clouds.source, wanted, single)
+    planned = [_plan_chain(clouds, chain) for chain in found]
+    by_id = {step.point.record.id: step for chain in planned for step in chain.steps}
+    records = [(f'Backup {key}', step.point.record) for key, step in by_id.items()]
+    counted = import_archive.count_dependents(records)
+    generations = import_metadata.plan(clouds.target_cinder, counted, options)
+    for metadata in itertools.chain.from_iterable(generations):
+        by_id[metadata.record.id].metadata = metadata
+    return Plan(planned, generations)
+
+
+def _plan_chain(clouds: Clouds, chain: chains.Chain) -> ChainPlan:
+    there = _backups_there(clouds.target, chain.name)
+    starts = [name for name in chain.order if naming.backup_of_snapshot(name) in there]
+    steps = []
+    for point in chain.points:
+        is_there = point.record.id in there
+        start = None if is_there else chain.newest_before(point, starts)
+        with clouds.source.open(chain.source, point.opened_at) as image:
+            size = image.size()
+        step = Step(point, start, size, ALREADY_THERE if is_there else 'to be migrated')
+        starts.append(point.snapshot)
+        _check_metadata(clouds, step)
+        steps.append(step)
+    return ChainPlan(chain, steps)
+
+
+def _backups_there(pool: ceph_pool.Pool, name: str) -> set[str | None]:
+    try:
+        with pool.open(name) as image:
+            return {naming.backup_of_snapshot(snap.name) for snap in image.snapshots()} - {None}
+    except errors.NotFound:
+        return set()
+
+
+def _check_metadata(clouds: Clouds, step: Step) -> None:
+    backup_id = step.point.record.id
+    content = clouds.source.read_object(naming.metadata_object(backup_id))
+    try:
+        volume_metadata.check(clouds.target, backup_id, content)
+    except errors.PortError as error:
+        step.error = error
+
+
+def run(
+    clouds: Clouds,
+    planned: Plan,
+    options: import_metadata.Options,
+    verify: bool,
+    shown: progress.Progress,
+) -> None:
+    """Do what was planned; the steps tell what became of each.
+
+    A chain that fails does not stop the others, but its records stay out.
+
+    :param verify: read every backup back, on both sides, and compare
+    """
+    missing = [step for step in planned.steps if step.is_missing]
+    shown.begin('Migrating', sum(step.size for step in missing) * (2 if verify else 1))
+    todo = [chain for chain in planned.chains if any(step.is_missing for step in chain.steps)]
+    bounds = limits.DEFAULT if len(todo) < _SIDE_BY_SIDE else _SHARED_BOUNDS
+    mover = _Mover(clouds, verify, bounds, shown)
+    with concurrent.futures.ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
+        try:
+            for future in [pool.submit(mover.move, chain) for chain in todo]:
+                future.result()
+        except BaseException:
+            mover.stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+    for chain in planned.chains:
+        if not any(step.error for step in chain.steps):
+            _store_metadata(clouds, chain)
+    import_metadata.run(clouds.target_cinder, planned.generations, options)
+
+
+def _store_metadata(clouds: Clouds, chain: ChainPlan) -> None:
+    for step in chain.steps:
+        backup_id = step.point.record.id
+        content = clouds.source.read_object(naming.metadata_object(backup_id))
+        volume_metadata.store(clouds.target, backup_id, content)
+
+
+class _Mover:
+    """Moves chains; may be used by several threads.
+
+    :ivar stop: set it to make all of them end
+    """
+
+    def __init__(
+        self, clouds: Clouds, verify: bool, bounds: limits.Limits, shown: progress.Progress
+    ) -> None:
+        self._clouds = clouds
+        self._verify = verify
+        self._bounds = bounds
+        self._shown = shown
+        self.stop = threading.Event()
+
+    def move(self, chain: ChainPlan) -> None:
+        """Move one chain; an error goes to its steps."""
+        try:
+            self._move(chain)
+        except errors.Interrupted:
+            raise
+        except errors.PortError as error:
+            for step in chain.steps:
+                step.error = step.error or error
+                if step.metadata is not None:
+                    step.metadata.fail(error, 'not imported')
+
+    def _move(self, chain: ChainPlan) -> None:
+        meter = metering.Meter(self._shown)
+        target, name = self._clouds.target, chain.chain.name
+        layout = chain.chain.layout
+        with image_session.session(target, name, layout, meter, self._bounds) as session:
+            for step in chain.steps:
+                if session.has(step.point.record.id):
+                    step.result = ALREADY_THERE
+                    continue
+                moved, skipped = meter.moved, meter.skipped
+                self._move_step(session, chain.chain, step)
+                step.moved, step.skipped = meter.moved - moved, meter.skipped - skipped
+                step.result = MIGRATED
+            if self._verify:
+                self._compare(session, chain)
+
+    def _move_step(self, session: image_session.Session, chain: chains.Chain, step: Step) -> None:
+        increment = model.Increment(step.start, step.point.snapshot, step.size, iter(()))
+        identity = _identity(chain, increment)
+        first = session.resume_at(identity)
+        in_parts = first or session.takes_parts(increment)
+        write = session.begin(increment, resumed=first > 0)
+        with self._clouds.source.open(chain.source, step.point.opened_at) as image:
+            if not in_parts:
+                write(self._items(image, image.extents(step.start)))
+            else:
+                for number, extents in _parts(image.extents(step.start), first):
+                    write(self._items(image, extents))
+                    session.note_parts(identity, number + 1)
+        session.commit(increment, is_wanted=True)
+
+    def _items(
+        self, image: ceph_image.Image, extents: collections.abc.Iterable[model.Extent]
+    ) -> collections.abc.Iterator[model.Item]:
+        for item in reading.read_items(image, extents, self._bounds):
+            if self.stop.is_set():
+                raise errors.Interrupted('Stopped.')
+            yield item
+
+    def _compare(self, session: image_session.Session, chain: ChainPlan) -> None:
+        """See that what was written reads as what was read.
+
+        :raises InvalidInput: it does not
+        """
+        for step in chain.steps:
+            if step.result != MIGRATED:
+                continue
+            source, opened_at = self._clouds.source, step.point.opened_at
+            with (
+                source.open(chain.chain.source, opened_at) as one,
+                session.open_at(self._clouds.target, step.point.snapshot) as other,
+            ):
+                compare_images.compare(one, other, self._bounds, self._shown)
+
+
+def _identity(chain: chains.Chain, increment: model.Increment) -> str:
+    told = (chain.source, increment.from_snap, increment.to_snap, increment.size)
+    return hashlib.sha256(repr(told).encode()).hexdigest()
+
+
+def _parts(
+    extents: collections.abc.Iterable[model.Extent], first: int
+) -> collections.abc.Iterator[tuple[int, collections.abc.Iterator[model.Extent]]]:
+    """Yield the number and the extents of each part of the image that has some."""
+
+    def cut() -> collections.abc.Iterator[model.Extent]:
+        for extent in extents:
+            offset, end = extent.offset, extent.offset + extent.length
+            while offset < end:
+                stop = min(end, (offset // _PART + 1) * _PART)
+                if offset // _PART >= first:
+                    yield model.Extent(offset, stop - offset, extent.exists)
+                offset = stop
+
+    yield from itertools.groupby(cut(), key=lambda extent: extent.offset // _PART)

@@ -1,0 +1,156 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Cloud to cloud: ``openstack volume backup migrate``."""
+
+import argparse
+import collections.abc
+import typing
+
+from osc_lib.command import command
+
+from osc_backup_port import errors, units
+from osc_backup_port.osc import ceph_options, cloud, importing, progress_bar, selecting
+
+if typing.TYPE_CHECKING:
+    from osc_backup_port.operations import migrate
+
+Columns = tuple[tuple[str, ...], collections.abc.Iterable[tuple[object, ...]]]
+
+
+class MigrateBackup(cloud.CloudCommand, command.Lister):
+    """Bring volume backups of this cloud into another one.
+
+    The chains go straight from cluster to cluster, with no file between: images with
+    their snapshots, the metadata of the volumes, then the records. Run again, it
+    moves what is new; a run that was killed is taken up where it stopped. Needs the
+    admin role in both clouds, and this machine needs to reach both Ceph clusters.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        selecting.add_arguments(parser, 'migrate')
+        parser.add_argument(
+            '--to-cloud',
+            metavar='<cloud>',
+            required=True,
+            help='Cloud of clouds.yaml to bring them into; its keys backup_ceph_conf, '
+            'backup_ceph_user and backup_ceph_pool say where its Ceph cluster is',
+        )
+        parser.add_argument(
+            '--single',
+            action='store_true',
+            help='Take each backup out of its chain: as a full backup by itself, without the '
+            'backups before it',
+        )
+        parser.add_argument(
+            '--verify',
+            action='store_true',
+            help='Read what was written back, on both sides, and compare; takes about as long '
+            'again as moving it',
+        )
+        importing.add_arguments(parser)
+        progress_bar.add_argument(parser)
+        ceph_options.add_arguments(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Columns:
+        from osc_backup_port.ceph import cluster
+        from osc_backup_port.operations import migrate
+
+        wanted = selecting.wanted(parsed_args)
+        cinder = self.cinder()
+        chosen = selecting.choose(cinder, wanted)
+        other = self.other_cloud(parsed_args.to_cloud)
+        target_cinder = other.cinder()
+        with (
+            self.open_pool(parsed_args, cinder.export_record(chosen[0])) as source,
+            cluster.open_pool(
+                ceph_options.settings_of(other.config), _target_pool(parsed_args, other)
+            ) as target,
+            progress_bar.shown(not parsed_args.no_progress) as shown,
+        ):
+            options = importing.options(parsed_args, target.name)
+            clouds = migrate.Clouds(source, target, target_cinder)
+            planned = migrate.plan(cinder, clouds, chosen, parsed_args.single, options)
+            findings = planned.findings()
+            if not findings and not parsed_args.dry_run:
+                migrate.run(clouds, planned, options, parsed_args.verify, shown)
+                findings = planned.findings()
+        self._summary = _summary(parsed_args, planned, findings)
+        if findings:
+            told = list(dict.fromkeys(str(error) for error in findings))
+            self.fail_after_output(errors.SomeFailed('Not all backups could be migrated:', told))
+        return _columns(planned)
+
+    def produce_output(
+        self,
+        parsed_args: argparse.Namespace,
+        column_names: collections.abc.Sequence[str],
+        data: typing.Any,
+    ) -> int:
+        code = int(super().produce_output(parsed_args, column_names, data))
+        self.app.stdout.flush()
+        self.app.stderr.write(f'{self._summary}\n')
+        return code
+
+
+def _target_pool(parsed_args: argparse.Namespace, other: cloud.OtherCloud) -> str:
+    name = other.config.get('backup_ceph_pool')
+    if not name:
+        raise errors.InvalidInput(
+            f'Cloud {parsed_args.to_cloud}: nothing names the pool of its backups.',
+            'Give the cloud a key backup_ceph_pool in clouds.yaml, with the value that '
+            'cinder.conf has there.',
+        )
+    return str(name)
+
+
+def _summary(
+    parsed_args: argparse.Namespace,
+    planned: 'migrate.Plan',
+    findings: collections.abc.Sequence[errors.PortError],
+) -> str:
+    """Return what was moved, skipped and left, and what to type to check it."""
+    steps = planned.steps
+    missing = [step for step in steps if step.is_missing]
+    if parsed_args.dry_run:
+        size = units.human_size(sum(step.size for step in missing))
+        return (
+            f'{len(missing)} of {len(steps)} backups would be moved, images of {size} in all; '
+            f'{len(findings)} findings stand in the way.'
+        )
+    moved = sum(step.moved for step in steps)
+    skipped = sum(step.skipped for step in steps)
+    done = [step for step in steps if step.metadata is None or step.metadata.error is None]
+    return (
+        f'{len(done)} of {len(steps)} backups are there: {units.human_size(moved)} moved, '
+        f'{units.human_size(skipped)} of holes and unchanged data skipped, '
+        f'{len(steps) - len(done)} left. To check: openstack --os-cloud {parsed_args.to_cloud} '
+        'volume backup image check'
+    )
+
+
+def _columns(planned: 'migrate.Plan') -> Columns:
+    headings = ('ID', 'Name', 'Volume ID', 'Kind', 'Image', 'Record', 'Bytes moved')
+    return headings, [
+        (
+            step.point.record.id,
+            step.point.record.display_name,
+            step.point.record.volume_id,
+            'full' if step.point.record.parent_id is None else 'incremental',
+            'failed' if step.error else step.result,
+            step.metadata.result if step.metadata else '-',
+            step.moved,
+        )
+        for step in planned.steps
+    ]
