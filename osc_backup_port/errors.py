@@ -65,6 +65,10 @@ class NotPermitted(CinderError):
     """The caller's role does not allow it, here or for any other object."""
 
 
+class OutcomeUnknown(CinderError):
+    """The service failed, or was lost, on the way: it may have done it or not."""
+
+
 class Interrupted(PortError):
     """A signal asked us to stop."""
 

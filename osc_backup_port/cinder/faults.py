@@ -36,6 +36,7 @@ def as_errors(
     :raises errors.NotFound: 404
     :raises errors.Conflict: the backup is there already
     :raises errors.NotPermitted: 401 and 403
+    :raises errors.OutcomeUnknown: no telling whether it was done
     :raises errors.CinderError: everything else
     """
     try:
@@ -52,7 +53,7 @@ def as_errors(
     except keystone_exceptions.Unauthorized as error:
         raise _not_logged_in(action, error) from error
     except keystone_exceptions.ConnectionError as error:
-        raise errors.CinderError(
+        raise errors.OutcomeUnknown(
             f'Cannot {action}: the Block Storage service does not answer ({error}).',
             'Look at the endpoint: openstack catalog show block-storage. The request may have '
             'been carried out all the same; running the command again is safe.',
@@ -78,6 +79,9 @@ def _from_response(
     if code == 403:
         rule = f' The rule is {policy} in the policy of Cinder.' if policy else ''
         return errors.NotPermitted(told, f'This needs the admin role.{rule}')
+    if code == 404 and str(error.message).startswith('Service '):
+        # An export answers so while the backup is there: no service can do it.
+        return errors.CinderError(told, f'Look whether the backup service is up: {_SERVICES}')
     if code == 404:
         return errors.NotFound(told, f'See what is there: {missing}' if missing else None)
     if code == 400 and 'already exists' in str(error.message):
@@ -88,8 +92,10 @@ def _from_response(
             'Look at the quota: openstack quota show; raise it: openstack quota set '
             '--backups <number> --backup-gigabytes <GiB> <project>',
         )
-    if code in (500, 502, 503, 504):
-        return errors.CinderError(told, f'Look whether the backup service is up: {_SERVICES}')
+    if code >= 500:
+        # 503 is how Cinder says that no service can do it, so nothing is done.
+        kind = errors.CinderError if code == 503 else errors.OutcomeUnknown
+        return kind(told, f'Look whether the backup service is up: {_SERVICES}')
     return errors.CinderError(told)
 
 

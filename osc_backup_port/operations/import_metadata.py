@@ -21,21 +21,15 @@ import typing
 
 from osc_backup_port import errors, record
 from osc_backup_port.cinder import resources
-from osc_backup_port.operations import side_by_side, target_state
+from osc_backup_port.operations import import_one, side_by_side, target_state
 
 LOG = logging.getLogger(__name__)
 
 
-class Cinder(typing.Protocol):
+class Cinder(import_one.Cinder, typing.Protocol):
     """What this operation needs of the Block Storage service."""
 
-    def get(self, backup_id: str) -> resources.Backup: ...
-
     def room(self) -> resources.Room: ...
-
-    def import_record(self, record: record.BackupRecord) -> str: ...
-
-    def wait(self, backup_id: str, timeout: float) -> resources.Backup: ...
 
     def delete(self, backup_id: str, timeout: float) -> None: ...
 
@@ -95,7 +89,9 @@ def plan(
     _warn(steps, options)
     generations = _generations(steps)
     for step, there in zip(
-        steps, side_by_side.each(lambda step: _look(cinder, step.record.id), steps), strict=True
+        steps,
+        side_by_side.each(lambda step: import_one.look(cinder, step.record.id), steps),
+        strict=True,
     ):
         if isinstance(there, errors.PortError):
             step.fail(there)
@@ -132,12 +128,9 @@ def _run_generation(
         if step.action == 'replace':
             _remove(cinder, step, options)
     todo = [step for step in steps if step.action in ('import', 'replace')]
-    outcomes = side_by_side.each(lambda step: cinder.import_record(step.record), todo)
+    outcomes = side_by_side.each(lambda step: _import(cinder, step), todo)
     for step, outcome in zip(todo, outcomes, strict=True):
-        if isinstance(outcome, errors.Conflict):
-            # Another run was quicker.  In some seconds its backup is there.
-            step.action = 'wait'
-        elif isinstance(outcome, errors.PortError):
+        if isinstance(outcome, errors.PortError):
             step.fail(outcome)
     # All are being imported by now, so to wait for one is to wait for all.
     # In this thread, which is the one that a signal interrupts.
@@ -149,12 +142,23 @@ def _run_generation(
             step.result = 'importing'
             continue
         try:
-            seen = cinder.wait(step.record.id, max(deadline - time.monotonic(), 0))
-            _finish(step, seen, options)
+            _finish(step, _wait(cinder, step, deadline), options)
         except errors.Interrupted:
             raise
         except errors.PortError as error:
             step.fail(error)
+
+
+def _import(cinder: Cinder, step: Step) -> None:
+    if not import_one.ask(cinder, step.record):
+        step.action = 'wait'
+
+
+def _wait(cinder: Cinder, step: Step, deadline: float) -> resources.Backup:
+    backup, ours = import_one.wait(cinder, step.record, deadline)
+    if ours:
+        step.action = 'import'
+    return backup
 
 
 def _finish(step: Step, seen: resources.Backup, options: Options) -> None:
@@ -218,7 +222,7 @@ def _remove(cinder: Cinder, step: Step, options: Options) -> None:
     our first look and now another run may have made a backup of it.
     """
     try:
-        there = _look(cinder, step.record.id)
+        there = import_one.look(cinder, step.record.id)
         if there is None:
             return
         if there.is_empty_placeholder and there.status == 'error':
@@ -229,13 +233,6 @@ def _remove(cinder: Cinder, step: Step, options: Options) -> None:
         raise
     except errors.PortError as error:
         step.fail(error)
-
-
-def _look(cinder: Cinder, backup_id: str) -> resources.Backup | None:
-    try:
-        return cinder.get(backup_id)
-    except errors.NotFound:
-        return None
 
 
 def _in_pool(item: record.BackupRecord, pool: str | None) -> record.BackupRecord:

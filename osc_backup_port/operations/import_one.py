@@ -1,0 +1,99 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Ask for the import of one record, and hold on to it against another run.
+
+When two runs import one backup at the same moment, Cinder answers one of them
+with 500 and deletes the record of both: ``_get_import_backup`` in
+``cinder/backup/api.py`` destroys, by its id, what it could not create.  So the one
+that was answered asks again when its record goes away, and the one that was not
+asks again when there is none.
+"""
+
+import random
+import time
+import typing
+
+from osc_backup_port import errors, record
+from osc_backup_port.cinder import resources
+
+# Seconds, at most, before each further try.
+_PAUSES = (0.5, 1.0, 2.0, 4.0)
+
+
+class Cinder(typing.Protocol):
+    """What this needs of the Block Storage service."""
+
+    def get(self, backup_id: str) -> resources.Backup: ...
+
+    def import_record(self, record: record.BackupRecord) -> str: ...
+
+    def wait(self, backup_id: str, timeout: float) -> resources.Backup: ...
+
+
+def look(cinder: Cinder, backup_id: str) -> resources.Backup | None:
+    """Return the backup of that id, None if there is none."""
+    try:
+        return cinder.get(backup_id)
+    except errors.NotFound:
+        return None
+
+
+def ask(cinder: Cinder, item: record.BackupRecord) -> bool:
+    """Ask for the import; tell whether it is ours, and not that of another run.
+
+    :raises errors.CinderError: refused, or failed several times
+    """
+    for pause in _PAUSES:
+        try:
+            return _ask_once(cinder, item)
+        except errors.OutcomeUnknown:
+            if look(cinder, item.id) is not None:
+                return False
+        _pause(pause)
+    return _ask_once(cinder, item)
+
+
+def wait(
+    cinder: Cinder, item: record.BackupRecord, deadline: float
+) -> tuple[resources.Backup, bool]:
+    """Wait for an import that was asked for, and ask again when its record goes away.
+
+    :param deadline: of the monotonic clock
+    :return: the backup as last seen, and whether we asked again, and it is ours
+    :raises errors.CinderError: refused, failed, or gone several times
+    """
+    ours = False
+    for pause in _PAUSES:
+        try:
+            return cinder.wait(item.id, _left(deadline)), ours
+        except errors.NotFound:
+            _pause(pause)
+            ours = ask(cinder, item)
+    return cinder.wait(item.id, _left(deadline)), ours
+
+
+def _ask_once(cinder: Cinder, item: record.BackupRecord) -> bool:
+    try:
+        cinder.import_record(item)
+    except errors.Conflict:
+        return False
+    return True
+
+
+def _pause(longest: float) -> None:
+    # By chance, or the runs would meet again.
+    time.sleep(longest * random.random())  # noqa: S311
+
+
+def _left(deadline: float) -> float:
+    return max(deadline - time.monotonic(), 0)
