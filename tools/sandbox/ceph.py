@@ -148,6 +148,11 @@ def _configure(cloud: Cloud) -> None:
         'osd_data': data / 'osd',
         'osd_memory_target': 2**30,
         'bluestore_block_size': OSD_SIZE,
+        # What was removed is trimmed at once, not with pauses that spare a disk.
+        'osd_snap_trim_sleep_hdd': 0,
+        'osd_snap_trim_sleep_hybrid': 0,
+        'osd_delete_sleep_hdd': 0,
+        'osd_delete_sleep_hybrid': 0,
     }
     client: dict[str, object] = {'keyring': etc / '$cluster.$name.keyring'}
     sections = {
