@@ -53,6 +53,54 @@ class PermissionDeniedError(OSError):
     pass
 
 
+class Rados:
+    """A client; :attr:`clusters` says which pools there are and what connecting does."""
+
+    #: By the path of the configuration file.
+    clusters: dict[str, dict[str, 'ceph.Cluster']]
+    refusal: Error | None = None
+    #: What was asked for, option by option, and whether it is closed.
+    made: list['Rados']
+    configuration: dict[str, str]
+
+    def __init__(self, conffile: str, rados_id: str) -> None:
+        if conffile not in self.clusters:
+            raise ObjectNotFound(f'error calling conf_read_file: {conffile}', 2)
+        self.conffile = conffile
+        self.user = rados_id
+        self.options: dict[str, str] = {}
+        self.is_open = False
+        self.made.append(self)
+        self._id = 0
+
+    def conf_get(self, option: str) -> str | None:
+        return self.configuration.get(option)
+
+    def conf_set(self, option: str, value: str) -> None:
+        self.options[option] = value
+
+    def connect(self) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.is_open = True
+
+    def shutdown(self) -> None:
+        self.is_open = False
+
+    def list_pools(self) -> list[str]:
+        return list(self.clusters[self.conffile])
+
+    def open_ioctx(self, name: str) -> 'Ioctx':
+        if name not in self.clusters[self.conffile]:
+            raise ObjectNotFound(f'error opening pool {name!r}', 2)
+        ioctx: Ioctx = self.clusters[self.conffile][name].connect()
+        self._id = ioctx.client_id
+        return ioctx
+
+    def get_instance_id(self) -> int:
+        return self._id
+
+
 class Object(NamedTuple):
     key: str
 

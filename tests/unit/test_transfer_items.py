@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from osc_backup_port import model, progress, units
 from osc_backup_port.transfer import differing, metering, zeros
+from osc_backup_port.transfer import ranges as range_sets
 
 SIZE = 8 * zeros.BLOCK
 
@@ -208,7 +209,7 @@ def test_zeros_are_written_only_where_there_is_something() -> None:
 @settings(deadline=None)
 def test_ranges_are_a_set_of_numbers(seed: int) -> None:
     source = random.Random(seed)
-    ranges, numbers = differing._Ranges(), set[int]()
+    ranges, numbers = range_sets.Ranges(), set[int]()
     for _ in range(20):
         start = source.randrange(50)
         end = start + source.randrange(1, 12)

@@ -1,0 +1,429 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""``export-image`` and ``import-image``: arguments in, columns out, over a pool in memory."""
+
+import argparse
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import os
+import pathlib
+import signal
+import stat
+import sys
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from osc_lib import exceptions
+
+from osc_backup_port import errors
+from osc_backup_port.ceph import cluster as ceph_cluster
+from osc_backup_port.ceph import pool
+from osc_backup_port.formats import record_file
+from osc_backup_port.osc import cloud, image
+from tests.fakes import ceph as fake_ceph
+from tests.unit import chains
+from tests.unit.chains import BASE, IDS, SIZE
+from tests.unit.fake_cinder import FakeCinder
+
+META = b'{"version": 2, "volume-base-metadata": {}}'
+
+
+class App:
+    """What a command uses of the shell."""
+
+    LOG = logging.getLogger('test')
+
+    def __init__(self, **config: str) -> None:
+        self.stdout = io.StringIO()
+        self.stderr = io.StringIO()
+        self.client_manager = object()
+        self.cloud = types.SimpleNamespace(config=config)
+
+
+class Shell:
+    """Runs the commands; notes which pool they ask for."""
+
+    def __init__(self, cluster: fake_ceph.Cluster) -> None:
+        self.cluster = cluster
+        self.opened: list[tuple[ceph_cluster.Settings, str]] = []
+        self.app = App()
+
+    @contextlib.contextmanager
+    def open_pool(self, settings: ceph_cluster.Settings, name: str) -> Iterator[pool.Pool]:
+        self.opened.append((settings, name))
+        yield self.cluster.pool()
+
+    def run(self, command_class: Any, *arguments: object, **config: str) -> dict[str, Any]:
+        self.app = App(**config)
+        command = command_class(self.app, argparse.Namespace())
+        words = [*map(str, arguments), '--no-progress', '-f', 'json']
+        command.run(command.get_parser('test').parse_args(words))
+        text = self.app.stdout.getvalue() or self.app.stderr.getvalue()
+        return dict(json.loads(text))
+
+    def fail(self, command_class: Any, *arguments: object, **config: str) -> str:
+        with pytest.raises(exceptions.CommandError) as caught:
+            self.run(command_class, *arguments, **config)
+        return str(caught.value)
+
+
+def sha256_of(file: io.FileIO) -> str:
+    digest = hashlib.sha256()
+    file.seek(0)
+    while piece := file.read(16 << 20):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+@pytest.fixture
+def cinder(monkeypatch: pytest.MonkeyPatch) -> FakeCinder:
+    fake = FakeCinder()
+    monkeypatch.setattr(cloud.CloudCommand, 'cinder', lambda self: fake)
+    return fake
+
+
+@pytest.fixture
+def shell(cluster: fake_ceph.Cluster, monkeypatch: pytest.MonkeyPatch) -> Shell:
+    made = Shell(cluster)
+    monkeypatch.setattr(ceph_cluster, 'open_pool', made.open_pool)
+    return made
+
+
+@pytest.fixture
+def chain(cluster: fake_ceph.Cluster, cinder: FakeCinder) -> chains.Chain:
+    made = chains.make_chain(cluster, 2)
+    for item in made.backups:
+        cinder.add(item)
+    cluster.objects[f'backup.{IDS[1]}.meta'] = META
+    return made
+
+
+class TestExport:
+    def test_a_sparse_file_and_the_metadata_beside_it(
+        self, shell: Shell, chain: chains.Chain, tmp_path: pathlib.Path
+    ) -> None:
+        path = tmp_path / 'image.raw'
+
+        columns = shell.run(image.ExportBackupImage, IDS[1], '--file', path)
+
+        with io.FileIO(path) as file:
+            assert (chains.blocks_of_file(file) == chain.contents[1]) is True
+            digest = sha256_of(file)
+        assert path.stat().st_blocks * 512 < SIZE // 100
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        beside = tmp_path / f'backup.{IDS[1]}.meta'
+        assert beside.read_bytes() == META
+        assert columns['sha256'] == digest
+        assert columns['file'] == str(path)
+        assert columns['volume_metadata'] == str(beside)
+        assert (columns['backup'], columns['image'], columns['format']) == (IDS[1], BASE, 'raw')
+        assert columns['bytes_moved'] + columns['bytes_skipped'] == SIZE
+        assert sorted(tmp_path.iterdir()) == sorted([path, beside])
+
+    def test_format_is_of_the_image_and_f_of_the_columns(
+        self, shell: Shell, chain: chains.Chain, tmp_path: pathlib.Path
+    ) -> None:
+        path = tmp_path / 'image.rbd'
+
+        columns = shell.run(image.ExportBackupImage, IDS[1], '--format', 'rbd', '--file', path)
+
+        assert path.read_bytes().startswith(b'rbd image v2\n')
+        assert columns['format'] == 'rbd'
+
+    def test_stdout_carries_the_image_and_stderr_the_columns(
+        self, shell: Shell, chain: chains.Chain, capfdbinary: Any
+    ) -> None:
+        columns = shell.run(image.ExportBackupImage, IDS[1], '--format', 'rbd-diff')
+
+        out = capfdbinary.readouterr().out
+        assert out.startswith(b'rbd diff v1\n')
+        assert hashlib.sha256(out).hexdigest() == columns['sha256']
+        assert shell.app.stdout.getvalue() == ''
+        assert columns['file'] == 'stdout'
+        assert columns['volume_metadata'].startswith('not exported: name a file for it')
+
+    def test_stdout_that_is_a_terminal_is_refused(
+        self, shell: Shell, chain: chains.Chain, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        terminal, other = os.openpty()
+        with open(other, 'w') as screen:
+            monkeypatch.setattr(sys, 'stdout', screen)
+            message = shell.fail(image.ExportBackupImage, IDS[1])
+        os.set_blocking(terminal, False)
+
+        assert 'stdout is a terminal' in message
+        with pytest.raises(OSError, match=r'Errno (5|11)'):
+            os.read(terminal, 1)
+
+    def test_a_reader_that_goes_away(
+        self, shell: Shell, chain: chains.Chain, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        source, sink = os.pipe()
+        os.close(source)
+        with open(sink, 'w') as broken:
+            monkeypatch.setattr(sys, 'stdout', broken)
+            message = shell.fail(image.ExportBackupImage, IDS[1], '--format', 'rbd-diff')
+
+            # The interpreter flushes at exit: that must not fail once more.
+            broken.write('x')
+            broken.flush()
+
+        assert message == 'stdout: the program that reads our output has gone away.'
+
+    @pytest.mark.parametrize('image_format', ['raw', 'rbd'])
+    def test_from_backup_goes_with_rbd_diff_only(
+        self, shell: Shell, chain: chains.Chain, image_format: str
+    ) -> None:
+        message = shell.fail(
+            image.ExportBackupImage, IDS[1], '--from-backup', IDS[0], '--format', image_format
+        )
+
+        assert message == f'--from-backup goes with --format rbd-diff, not with {image_format}.'
+        assert shell.opened == []
+
+    def test_a_file_that_is_there_is_kept(
+        self, shell: Shell, chain: chains.Chain, tmp_path: pathlib.Path
+    ) -> None:
+        path = tmp_path / 'image.raw'
+        path.write_bytes(b'precious')
+
+        message = shell.fail(image.ExportBackupImage, IDS[1], '--file', path)
+
+        assert 'is there already' in message
+        assert path.read_bytes() == b'precious'
+
+    def test_a_failed_export_leaves_no_file(
+        self, shell: Shell, chain: chains.Chain, tmp_path: pathlib.Path
+    ) -> None:
+        shell.cluster.hook = lambda what: 5 if what.startswith('aio_read') else 0
+
+        message = shell.fail(image.ExportBackupImage, IDS[1], '--file', tmp_path / 'image.raw')
+
+        assert 'Input/output error' in message
+        assert list(tmp_path.iterdir()) == []
+
+    def test_an_unknown_format(self, shell: Shell, chain: chains.Chain) -> None:
+        with pytest.raises(SystemExit):
+            shell.run(image.ExportBackupImage, IDS[1], '--format', 'qcow2')
+
+    @pytest.mark.parametrize(
+        ('options', 'config', 'expected'),
+        [
+            ([], {}, (None, None, 'backups')),
+            (
+                [],
+                {
+                    'backup_ceph_conf': '/c',
+                    'backup_ceph_user': 'cinder',
+                    'backup_ceph_pool': 'cinder.backups',
+                },
+                ('/c', 'cinder', 'cinder.backups'),
+            ),
+            (
+                ['--ceph-conf', '/o', '--ceph-user', 'me', '--ceph-pool', 'mine'],
+                {'backup_ceph_conf': '/c', 'backup_ceph_user': 'cinder', 'backup_ceph_pool': 'x'},
+                ('/o', 'me', 'mine'),
+            ),
+        ],
+    )
+    def test_where_the_cluster_is(
+        self,
+        shell: Shell,
+        chain: chains.Chain,
+        tmp_path: pathlib.Path,
+        options: list[str],
+        config: dict[str, str],
+        expected: tuple[str | None, str | None, str],
+    ) -> None:
+        path = tmp_path / 'image'
+
+        shell.run(
+            image.ExportBackupImage, IDS[0], '--file', path, '--no-checksum', *options, **config
+        )
+
+        settings = ceph_cluster.Settings(expected[0], expected[1])
+        assert shell.opened == [(settings, expected[2])]
+
+
+@pytest.fixture
+def files(tmp_path: pathlib.Path) -> pathlib.Path:
+    """A folder with an image, its record and its metadata, from another cloud."""
+    other = fake_ceph.Cluster()
+    chain = chains.make_chain(other, 1)
+    exported, _result = chains.export(chain, 0, 'rbd-diff')
+    (tmp_path / 'image').write_bytes(exported.readall())
+    (tmp_path / 'record.json').write_text(record_file.write_record(chain.backups[0]))
+    (tmp_path / f'backup.{IDS[0]}.meta').write_bytes(META)
+    other.close()
+    return tmp_path
+
+
+class TestImport:
+    def test_a_record_in_a_file_and_a_cluster_are_enough(
+        self, shell: Shell, files: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def cinder(self: cloud.CloudCommand) -> None:
+            raise AssertionError('asked Cinder')
+
+        monkeypatch.setattr(cloud.CloudCommand, 'cinder', cinder)
+
+        columns = shell.run(
+            image.ImportBackupImage,
+            '--metadata',
+            files / 'record.json',
+            '--file',
+            files / 'image',
+        )
+
+        assert list(shell.cluster.images) == [BASE]
+        assert shell.cluster.objects == {f'backup.{IDS[0]}.meta': META}
+        assert (columns['result'], columns['image']) == ('imported', BASE)
+        assert (columns['snapshot'], columns['size']) == (chains.snapshot(0), SIZE)
+        digest = hashlib.sha256((files / 'image').read_bytes()).hexdigest()
+        assert columns['sha256'] == digest
+
+    def test_from_stdin_for_a_record_that_is_imported(
+        self, shell: Shell, cinder: FakeCinder, files: pathlib.Path, monkeypatch: Any
+    ) -> None:
+        cinder.add(chains.backup(0))
+        with open(files / 'image') as stdin:
+            monkeypatch.setattr(sys, 'stdin', stdin)
+            columns = shell.run(image.ImportBackupImage, IDS[0])
+
+        assert list(shell.cluster.images) == [BASE]
+        assert columns['volume_metadata'].startswith('none: a restore will bring back')
+
+    def test_stdin_that_is_a_terminal_is_refused(
+        self, shell: Shell, cinder: FakeCinder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        cinder.add(chains.backup(0))
+        _terminal, other = os.openpty()
+        with open(other) as keyboard:
+            monkeypatch.setattr(sys, 'stdin', keyboard)
+            message = shell.fail(image.ImportBackupImage, IDS[0])
+
+        assert 'stdin is a terminal' in message
+
+    @pytest.mark.parametrize('arguments', [[], [IDS[0], '--metadata', 'x']], ids=str)
+    def test_one_of_backup_and_metadata(self, shell: Shell, arguments: list[str]) -> None:
+        with pytest.raises(SystemExit):
+            shell.run(image.ImportBackupImage, *arguments)
+
+    def test_metadata_that_is_none_is_refused_before_anything_is_written(
+        self, shell: Shell, files: pathlib.Path
+    ) -> None:
+        (files / f'backup.{IDS[0]}.meta').write_bytes(b'{"version": 3}')
+
+        message = shell.fail(
+            image.ImportBackupImage,
+            '--metadata',
+            files / 'record.json',
+            '--file',
+            files / 'image',
+        )
+
+        assert 'is not the metadata of a volume' in message
+        assert shell.cluster.dump() == {'images': {}, 'objects': {}}
+
+    def test_a_file_that_is_not_there(self, shell: Shell, files: pathlib.Path) -> None:
+        message = shell.fail(
+            image.ImportBackupImage, '--metadata', files / 'record.json', '--file', files / 'no'
+        )
+
+        assert message == f'{files / "no"}: No such file or directory'
+
+    def test_a_backup_that_is_not_in_ceph(self, shell: Shell, cinder: FakeCinder) -> None:
+        from tests.unit.records import make_record
+
+        service = 'cinder.backup.drivers.nfs.NFSBackupDriver'
+        cinder.add(make_record(service, id=IDS[0], service=service, service_metadata=None))
+
+        message = shell.fail(image.ImportBackupImage, IDS[0], '--file', os.devnull)
+
+        assert 'data does not lie in Ceph' in message
+
+    def test_the_words_for_an_encrypted_backup(
+        self, shell: Shell, files: pathlib.Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        key = '11111111-2222-3333-4444-555555555555'
+        encrypted = chains.backup(0, encryption_key_id=key)
+        (files / 'record.json').write_text(record_file.write_record(encrypted))
+
+        shell.run(
+            image.ImportBackupImage, '--metadata', files / 'record.json', '--file', files / 'image'
+        )
+
+        assert f'only where the key manager has the key {key}' in capsys.readouterr().err
+
+    @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+    def test_a_signal_leaves_nothing(
+        self, shell: Shell, files: pathlib.Path, number: signal.Signals
+    ) -> None:
+        def hook(what: str) -> int:
+            if what.startswith('aio_write'):
+                os.kill(os.getpid(), number)
+                shell.cluster.hook = lambda what: 0
+            return 0
+
+        shell.cluster.hook = hook
+        before = signal.getsignal(number)
+
+        message = shell.fail(
+            image.ImportBackupImage, '--metadata', files / 'record.json', '--file', files / 'image'
+        )
+
+        assert message == (f'Stopped by {number.name}.\nRun the same command again to start over.')
+        assert shell.cluster.dump() == {'images': {}, 'objects': {}}
+        assert signal.getsignal(number) is before
+
+    def test_a_second_signal_does_not_stop_the_cleaning_up(
+        self, shell: Shell, files: pathlib.Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        sent: list[str] = []
+
+        def hook(what: str) -> int:
+            if what.startswith('remove ' if sent else 'aio_write'):
+                sent.append(what)
+                os.kill(os.getpid(), signal.SIGTERM)
+                if len(sent) == 2:
+                    shell.cluster.hook = lambda what: 0
+            return 0
+
+        shell.cluster.hook = hook
+
+        message = shell.fail(
+            image.ImportBackupImage, '--metadata', files / 'record.json', '--file', files / 'image'
+        )
+
+        assert message.startswith('Stopped by SIGTERM.')
+        assert len(sent) == 2
+        assert 'SIGTERM: cleaning up; once more to leave at once.' in capfd.readouterr().err
+        assert shell.cluster.dump() == {'images': {}, 'objects': {}}
+
+
+def test_every_error_of_ours_becomes_one_message(
+    shell: Shell, cinder: FakeCinder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find(self: FakeCinder, name: str) -> Any:
+        raise errors.NotFound('Backup x: not there.', 'Look: openstack volume backup list')
+
+    monkeypatch.setattr(FakeCinder, 'find', find)
+
+    message = shell.fail(image.ExportBackupImage, 'x', '--file', '/nowhere')
+
+    assert message == 'Backup x: not there.\nLook: openstack volume backup list'
