@@ -57,7 +57,8 @@ class Judge:
             yield self._leaked_snapshot(image, point)
         for point in image.snapshots:
             reading = self._readings.get(point.backup_id)
-            if reading and reading.image != image.name:
+            # Where Cinder finds no snapshot of it, that is the finding.
+            if reading and reading.snapshot and reading.image != image.name:
                 yield self._stray(image, point, reading)
         if image.head_differs:
             yield self._drifted(image)
@@ -100,11 +101,10 @@ class Judge:
     def _stray(
         self, image: pool_scan.Image, point: pool_scan.Snapshot, reading: driver_view.Reading
     ) -> Finding:
-        where = f'looks at {reading.image}' if reading.image else 'does not find it'
         return Finding(
             'stray-snapshot',
             f'snapshot {image.name}@{point.name}',
-            f'is of backup {point.backup_id}, for which Cinder {where}.',
+            f'is of backup {point.backup_id}, for which Cinder looks at {reading.image}.',
             'When that backup restores right from there: rbd -p '
             f'{self._scan.pool} snap rm {image.name}@{point.name}',
             point.backup_id,

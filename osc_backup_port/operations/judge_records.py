@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 from osc_backup_port import errors, record, units
 from osc_backup_port.ceph import naming
-from osc_backup_port.operations import driver_view, known_backups, pool_scan
+from osc_backup_port.operations import driver_view, judge_counters, known_backups, pool_scan
 from osc_backup_port.operations.findings import WARNING, Finding
 
 _BACKUP = 'openstack volume backup'
@@ -45,12 +45,12 @@ class Judge:
     def findings(self) -> Iterator[Finding]:
         for one in self._known.values():
             if one.problem is not None:
-                yield self._unreadable(one)
+                yield _unreadable(one.id, one.problem)
             elif one.record is None:
                 yield from self._dangerous_deletion(one)
             elif one.record.is_ceph and one.is_settled:
                 yield from self._of(one.record)
-        yield from self._counters()
+        yield from judge_counters.findings(list(self._known.values()))
 
     def _is_here(self, backup: record.BackupRecord) -> bool:
         return backup.is_ceph and backup.container == self._scan.pool
@@ -90,6 +90,8 @@ class Judge:
         )
         if backup.base_image and image.name != backup.base_image:
             yield self._fallen_back(backup, image)
+        elif image.of_backup(backup.id):
+            yield from self._overlooked(backup, image)
         elif image.snapshots:
             yield self._missing_snapshot(backup, image)
         elif has_lost_it:
@@ -97,7 +99,7 @@ class Judge:
         elif readers > 1:
             yield self._shared(backup, image)
         else:
-            yield from self._image_size(backup, image)
+            yield from self._size(backup, image)
 
     def _missing_image(self, backup: record.BackupRecord) -> Finding:
         wanted = driver_view.base_name(backup, self._parent(backup))
@@ -117,6 +119,30 @@ class Judge:
             f'backup.{backup.id}.snap.*.',
             f'Add its data to the chain: {_IMPORT.format(backup.id)}. Do not delete it before: '
             'that could take the image.',
+            backup.id,
+        )
+
+    def _overlooked(
+        self, backup: record.BackupRecord, image: pool_scan.Image
+    ) -> Iterator[Finding]:
+        """Judge a backup whose snapshot Cinder does not look at.
+
+        So it is with a record that names no image: the image is copied as it is
+        now, which is right where it holds nothing else.
+        """
+        if len(image.snapshots) == 1:
+            yield from self._size(backup, image)
+            return
+        pool, directory = f'rbd -p {self._scan.pool}', '<directory>'
+        yield Finding(
+            'missing-snapshot',
+            f'backup {backup.id}',
+            f'the record names no image, so that Cinder looks for the snapshot on '
+            f'{naming.legacy_image(backup)}; it is on {image.name}, with others.',
+            f'Give it a record that names the image: {_BACKUP} metadata rebuild --volume '
+            f'{backup.volume_id} --directory {directory}; {pool} rename {image.name} '
+            f'{image.name}.aside; {_BACKUP} delete {backup.id}; {pool} rename {image.name}.aside '
+            f'{image.name}; {_BACKUP} metadata import {directory}/{backup.id}.json',
             backup.id,
         )
 
@@ -227,15 +253,12 @@ class Judge:
         )
 
     def _size(self, backup: record.BackupRecord, image: pool_scan.Image) -> Iterator[Finding]:
-        (point, *_) = image.of_backup(backup.id)
-        if point.size != backup.size * units.GIB:
-            yield _size_mismatch(backup, f'{image.name}@{point.name}', point.size)
-
-    def _image_size(
-        self, backup: record.BackupRecord, image: pool_scan.Image
-    ) -> Iterator[Finding]:
-        if image.size != backup.size * units.GIB:
-            yield _size_mismatch(backup, image.name, image.size)
+        places = [
+            (f'{image.name}@{point.name}', point.size) for point in image.of_backup(backup.id)
+        ]
+        for place, size in places[:1] or [(image.name, image.size)]:
+            if size != backup.size * units.GIB:
+                yield _size_mismatch(backup, place, size)
 
     def _missing_metadata(self, backup: record.BackupRecord) -> Finding:
         name = naming.metadata_object(backup.id)
@@ -246,30 +269,6 @@ class Judge:
             f'Where it was exported: rados -p {self._scan.pool} put {name} <file>',
             backup.id,
         )
-
-    def _unreadable(self, one: known_backups.Known) -> Finding:
-        problem = one.problem
-        code = 'invalid-record' if isinstance(problem, errors.InvalidRecord) else 'unchecked'
-        text = problem.problem.replace('\n', ' ') if problem else ''
-        hint = (problem.hint if problem else None) or f'{_BACKUP} show {one.id}'
-        return Finding(code, f'backup {one.id}', text, hint, one.id)
-
-    def _counters(self) -> Iterator[Finding]:
-        """Hold the counters of dependents against those that depend."""
-        sure: collections.Counter[str] = collections.Counter()
-        for one in self._known.values():
-            if one.record and one.record.parent_id:
-                sure[one.record.parent_id] += 1
-        # Without the record of one, nobody knows whose child it is.
-        unsure = collections.Counter(
-            one.backup.volume_id for one in self._known.values() if one.record is None
-        )
-        for one in self._known.values():
-            if one.record is None or not one.is_settled:
-                continue
-            counted, real = one.record.num_dependent_backups, sure[one.id]
-            if not real <= counted <= real + unsure[one.record.volume_id]:
-                yield _drifted(one.record, counted, real)
 
 
 def _missing_parent(backup: record.BackupRecord) -> Finding:
@@ -294,12 +293,8 @@ def _size_mismatch(backup: record.BackupRecord, place: str, size: int) -> Findin
     )
 
 
-def _drifted(backup: record.BackupRecord, counted: int, real: int) -> Finding:
-    return Finding(
-        'dependents-drifted',
-        f'backup {backup.id}',
-        f'the record counts {counted} dependent backups, {real} name it as their parent.',
-        'No command of Cinder sets it. In its database, in the row of this backup in the table '
-        f'backups: num_dependent_backups = {real}',
-        backup.id,
-    )
+def _unreadable(backup_id: str, problem: errors.PortError) -> Finding:
+    code = 'invalid-record' if isinstance(problem, errors.InvalidRecord) else 'unchecked'
+    text = problem.problem.replace('\n', ' ')
+    hint = problem.hint or f'{_BACKUP} show {backup_id}'
+    return Finding(code, f'backup {backup_id}', text, hint, backup_id)

@@ -162,7 +162,7 @@ def _leaf(row: Row) -> str:
         f'{row.status:10}',
         row.name or '',
         '' if row.snapshot else '(no snapshot)',
-        '' if row.has_metadata else '(no volume metadata)',
+        '' if row.has_metadata else '(no metadata)',
     ]
     return '  '.join(word for word in words if word).rstrip()
 

@@ -21,26 +21,20 @@ import typing
 from osc_lib.command import command
 
 from osc_backup_port import errors
-from osc_backup_port.osc import base, ceph_options
+from osc_backup_port.osc import ceph_options, cloud
 
 Columns = tuple[tuple[str, ...], collections.abc.Iterable[tuple[object, ...]]]
 
 _WARNINGS, _ERRORS = 2, 3
 
 
-class _PoolCommand(base.CommandMixin, command.Lister):
+class _PoolCommand(cloud.CloudCommand, command.Lister):
     """What works on all of a pool, and needs an admin to know whose it is."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         ceph_options.add_arguments(parser)
         return parser
-
-    def _cinder(self) -> typing.Any:
-        # Imported here, because `openstack --help` loads this module.
-        from osc_backup_port.cinder import backups
-
-        return backups.BackupService.from_client_manager(self.app.client_manager)
 
     @contextlib.contextmanager
     def _pool(
@@ -50,10 +44,10 @@ class _PoolCommand(base.CommandMixin, command.Lister):
         from osc_backup_port.ceph import cluster
         from osc_backup_port.operations import known_backups
 
-        cloud = self.app.cloud.config
-        name = parsed_args.ceph_pool or cloud.get('backup_ceph_pool')
+        name = parsed_args.ceph_pool or self.cloud.get('backup_ceph_pool')
         name = name or known_backups.pool_of(backups)
-        with cluster.open_pool(ceph_options.settings(parsed_args, cloud), name) as pool:
+        settings = ceph_options.settings(parsed_args, self.cloud)
+        with cluster.open_pool(settings, name) as pool:
             yield pool
 
     def _print(self, lines: collections.abc.Iterable[str]) -> None:
@@ -91,7 +85,7 @@ class ListBackupImages(_PoolCommand):
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
         from osc_backup_port.operations import known_backups, list_images
 
-        backups = known_backups.list_all(self._cinder())
+        backups = known_backups.list_all(self.cinder())
         with self._pool(parsed_args, backups) as pool:
             self._rows = list_images.run(
                 pool, backups, not parsed_args.no_used, parsed_args.volume
@@ -190,7 +184,7 @@ class CheckBackupImages(_PoolCommand):
         options = pool_scan.Options(
             used=True, heads=parsed_args.heads, objects=not parsed_args.quick
         )
-        cinder = self._cinder()
+        cinder = self.cinder()
         with self._pool(parsed_args, known_backups.list_all(cinder)) as pool:
             self._report = check_image.run(pool, cinder, options)
             if parsed_args.fix:

@@ -20,14 +20,14 @@ import typing
 from osc_lib.command import command
 
 from osc_backup_port import errors
-from osc_backup_port.osc import base, ceph_options
+from osc_backup_port.osc import ceph_options, cloud
 
 Columns = tuple[tuple[str, ...], collections.abc.Iterable[tuple[object, ...]]]
 
 _HEADINGS = ('ID', 'Volume ID', 'Created At', 'Size', 'Parent ID', 'Result', 'File', 'Notes')
 
 
-class RebuildBackupMetadata(base.CommandMixin, command.Lister):
+class RebuildBackupMetadata(cloud.CloudCommand, command.Lister):
     """Rebuild the records of volume backups from what lies in Ceph.
 
     For when the database of Cinder is lost and the records were not exported. Reads
@@ -37,9 +37,6 @@ class RebuildBackupMetadata(base.CommandMixin, command.Lister):
     and is told under Notes: the name of a backup, the key of an encrypted one.
     Without --directory it only tells what it would write. Needs Ceph, and not Cinder.
     """
-
-    # Cinder may well be what is broken.
-    auth_required = False
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
@@ -57,18 +54,10 @@ class RebuildBackupMetadata(base.CommandMixin, command.Lister):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
-        from osc_backup_port.ceph import cluster
         from osc_backup_port.operations import rebuild_metadata
 
-        cloud = self.app.cloud.config
-        name = parsed_args.ceph_pool or cloud.get('backup_ceph_pool')
-        if not name:
-            raise errors.InvalidInput(
-                'Nothing names the pool of the backups.',
-                'Name it: --ceph-pool <pool>, or the key backup_ceph_pool of the cloud in '
-                'clouds.yaml.',
-            )
-        with cluster.open_pool(ceph_options.settings(parsed_args, cloud), name) as pool:
+        # No Cinder: that may well be what is broken.
+        with self.open_pool(parsed_args) as pool:
             results = rebuild_metadata.run(pool, parsed_args.volume, parsed_args.directory)
         failures = [str(result.error or result.reason) for result in results if result.is_failure]
         if failures:
