@@ -72,6 +72,9 @@ class CinderContract:
         for name in ('id', 'volume_id', 'size', 'container', 'service_metadata', 'parent_id'):
             assert exported.fields[name] == item.fields[name]
 
+    def test_admin(self, cinder: typing.Any) -> None:
+        cinder.check_admin()
+
     def test_room(self, cinder: typing.Any, item: BackupRecord) -> None:
         room = cinder.room()
         assert room.backups is None or room.backups > 0

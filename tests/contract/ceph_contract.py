@@ -25,7 +25,7 @@ from typing import Any, Protocol
 import pytest
 
 from osc_backup_port import errors, model, units
-from osc_backup_port.ceph import lease, pool
+from osc_backup_port.ceph import lease, naming, pool
 from osc_backup_port.transfer import differing, limits, reading, writing
 
 SIZE = 20 * units.MIB
@@ -98,6 +98,32 @@ class CephContract:
             assert image.layout() == model.ImageLayout(SIZE, 22, 1 | 4 | 8 | 16, 4 * units.MIB, 1)
             assert image.snapshots() == []
             assert list(image.extents()) == []
+
+    def test_an_object_has_an_age_that_its_lock_keeps_low(self, ceph: Ceph) -> None:
+        where, name = ceph.pool(), f'{ceph.prefix}object'
+        assert where.object_age(name) is None
+        where.write_object(name, b'x')
+        age = where.object_age(name)
+        assert age is not None
+        assert -5 < age < 5
+        where.remove_object(name)
+        with where.lock(f'{ceph.prefix}locked'):
+            lock = naming.lock_object(f'{ceph.prefix}locked')
+            assert where.object_age(lock) is not None
+        assert where.object_age(lock) is None
+
+    def test_used_counts_whole_objects_since_a_snapshot(self, ceph: Ceph) -> None:
+        where, name = ceph.pool(), f'{ceph.prefix}used'
+        where.create(name, model.ImageLayout(SIZE))
+        with where.open(name, writable=True) as image:
+            assert image.used() == 0
+            writing.write_items(image, iter([model.Data(0, b'x' * 4096)]), BOUNDS)
+            image.create_snapshot('one')
+            writing.write_items(image, iter([model.Data(8 * units.MIB, b'x' * 4096)]), BOUNDS)
+            assert image.used('one') == 4 * units.MIB
+            assert image.used() == 8 * units.MIB
+        with where.open(name, snapshot='one') as image:
+            assert image.used() == 4 * units.MIB
 
     def test_order_and_striping_are_kept(self, ceph: Ceph) -> None:
         where, name = ceph.pool(), f'{ceph.prefix}striped'

@@ -279,6 +279,8 @@ class Cluster:
     def __init__(self, seed: int = 0) -> None:
         self.images: dict[str, StoredImage] = {}
         self.objects: dict[str, bytes] = {}
+        #: When an object was changed last, in seconds since 1970; else: just now.
+        self.changed: dict[str, float] = {}
         self.locks: dict[str, StoredLock] = {}
         self.mutex = threading.RLock()
         self.hook: Hook = lambda what: 0

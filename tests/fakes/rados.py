@@ -123,7 +123,8 @@ class Ioctx:
         with self.cluster.mutex:
             if key not in self._names():
                 raise ObjectNotFound(f'Failed to stat {key!r}', 2)
-            return len(self.cluster.objects.get(key, b'')), time.localtime()
+            changed = self.cluster.changed.get(key, time.time())
+            return len(self.cluster.objects.get(key, b'')), time.localtime(changed)
 
     def _names(self) -> list[str]:
         return [*self.cluster.objects, *(f'rbd_id.{name}' for name in self.cluster.images)]

@@ -106,6 +106,9 @@ class FakeCinder:
         shown = [row.shown for row in self.rows.values() if not row.deleted]
         return [item for item in shown if volume_id in (None, item.volume_id)]
 
+    def check_admin(self) -> None:
+        self._check('check_admin')
+
     def room(self) -> resources.Room:
         self._check('room')
         return self.quota
