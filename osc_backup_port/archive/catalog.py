@@ -12,7 +12,6 @@
 
 """What is in an archive, read from its documents, without its segments."""
 
-import collections
 import dataclasses
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -20,10 +19,11 @@ from collections.abc import Iterable, Iterator
 from osc_backup_port import errors, model, record, units
 from osc_backup_port.archive import manifest, names, sealed
 from osc_backup_port.archive import store as archive_store
+from osc_backup_port.ceph import naming
 from osc_backup_port.formats import record_file
 
-#: The largest record, and the largest metadata of a volume.
-MAX_SMALL_FILE = 4 * units.MIB
+#: The largest record, and the largest metadata of a volume.  Both have some 2 KiB.
+MAX_SMALL_FILE = units.MIB
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -111,8 +111,10 @@ def read(store: archive_store.Store) -> Catalog:
 
 def read_archive(store: archive_store.Store) -> manifest.Archive | None:
     """Return the mark of an archive, None where there is none."""
-    content = store.get(names.ARCHIVE, sealed.MAX_SIZE)
-    return manifest.decode_archive(content, f'{store.name}/{names.ARCHIVE}') if content else None
+    content = store.get(names.ARCHIVE, sealed.MAX_SMALL_SIZE)
+    if content is None:
+        return None
+    return manifest.decode_archive(content, f'{store.name}/{names.ARCHIVE}')
 
 
 def read_image(store: archive_store.Store, name: str) -> Image | None:
@@ -121,7 +123,7 @@ def read_image(store: archive_store.Store, name: str) -> Image | None:
     :raises InvalidInput: it is damaged
     """
     where = f'{store.name}/{name}'
-    content = store.get(f'{name}/{names.IMAGE}', sealed.MAX_SIZE)
+    content = store.get(f'{name}/{names.IMAGE}', sealed.MAX_SMALL_SIZE)
     folders = sorted(
         parsed for entry in store.entries(name) if (parsed := names.parse_increment(entry.name))
     )
@@ -137,7 +139,7 @@ def read_image(store: archive_store.Store, name: str) -> Image | None:
             unfinished.append(path)
         else:
             backups.append(_read_backup(store, name, path, document))
-    _check_chain(where, backups)
+    check_chain(where, backups)
     layout = manifest.decode_image(content, f'{where}/{names.IMAGE}')
     return Image(name, layout, tuple(backups), tuple(unfinished))
 
@@ -171,6 +173,31 @@ def make_backup(
     return Backup(image, increment, records[0], metadata)
 
 
+def check_record(where: str, image: str, size: int, item: record.BackupRecord) -> None:
+    """See that Cinder, going by the record, comes to this image and no other.
+
+    A record that names the image of somebody else would restore, and delete,
+    what is there.  Not a matter of reading an archive, but of importing from it.
+
+    :param where: what to call the folder of the backup in an error
+    :param size: bytes of the image
+    :raises InvalidInput: it would not
+    """
+    mine = f'volume-{item.volume_id}.backup.'
+    if not item.is_ceph or not image.startswith(mine):
+        raise sealed.damaged(f'{where}/{names.RECORD}', f'is of volume {item.volume_id}')
+    base = item.base_image or image
+    # Cinder falls back on that one.
+    is_fallback = image == naming.legacy_image(item) and base.startswith(mine)
+    if base != image and not is_fallback:
+        raise sealed.damaged(f'{where}/{names.RECORD}', f'names image {item.base_image}')
+    if size != item.size * units.GIB:
+        raise sealed.damaged(
+            f'{where}/{names.RECORD}',
+            f'says {item.size} GiB, and the image has {size} bytes',
+        )
+
+
 def _check_hash(name: str, content: bytes | None, expected: str | None) -> None:
     found = None if content is None else hashlib.sha256(content).hexdigest()
     if found != expected:
@@ -178,20 +205,24 @@ def _check_hash(name: str, content: bytes | None, expected: str | None) -> None:
         raise sealed.damaged(name, problem)
 
 
-def _check_chain(where: str, backups: Iterable[Backup]) -> None:
-    """Every increment starts from an earlier one, and every backup is there once."""
+def check_chain(where: str, backups: Iterable[Backup]) -> None:
+    """See that every increment starts from an earlier one, and none is there twice.
+
+    :param where: what to call their image in an error
+    :raises InvalidInput: they are no chain
+    """
     points: set[str] = set()
-    numbers: collections.Counter[str] = collections.Counter()
+    seen: set[str] = set()
     for backup in backups:
         increment = backup.increment
-        numbers[backup.id] += 1
-        if numbers[backup.id] > 1:
-            raise sealed.damaged(f'{where}/{increment.folder}', 'that backup is there twice')
         if increment.from_snap is not None and increment.from_snap not in points:
             raise sealed.damaged(
                 f'{where}/{increment.folder}',
                 f'starts from snapshot {increment.from_snap}, which no earlier increment leads to',
             )
+        if backup.id in seen:
+            raise sealed.damaged(f'{where}/{increment.folder}', 'that backup is there twice')
+        seen.add(backup.id)
         points.add(increment.to_snap)
 
 

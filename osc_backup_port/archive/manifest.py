@@ -26,14 +26,19 @@ from osc_backup_port.archive import names, sealed
 FORMAT = 'osc-backup-port archive'
 VERSION = 1
 
-#: Bytes of records in a segment, before compression; one record may be cut
-#: into several, so that this is never passed by more than a piece.
+#: Bytes of records in a segment, before compression; never passed by more than
+#: one record, of which none is larger than a request.
 SEGMENT_SIZE = 16 * units.MIB
+#: Images beyond this size have larger segments: what is said of all of them has
+#: to fit into one document.
+_MANY_SEGMENTS = 4096 * units.GIB
+_LARGE_SEGMENT_SIZE = 56 * units.MIB
 #: What a reader accepts.
 MAX_SEGMENT_SIZE = 64 * units.MIB
 _LARGEST_IMAGE = 1 << 60
 
 _HASH = re.compile(r'[0-9a-f]{64}')
+_TIME = re.compile(r'[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\+00:00|Z)')
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -88,6 +93,11 @@ class Increment:
         return sum(segment.size for segment in self.segments)
 
 
+def segment_size(image_size: int) -> int:
+    """Return the bytes of records that go into a segment of an image."""
+    return SEGMENT_SIZE if image_size <= _MANY_SEGMENTS else _LARGE_SEGMENT_SIZE
+
+
 def encode_archive(info: Archive) -> bytes:
     return sealed.seal({'format': FORMAT, 'version': VERSION, **dataclasses.asdict(info)})
 
@@ -103,7 +113,7 @@ def decode_archive(content: bytes, name: str) -> Archive:
             f'{name}: the archive has format version {version}, known here: {VERSION}.',
             'Use a newer release of osc-backup-port.',
         )
-    return Archive(fields.text('id'), fields.text('created_at'))
+    return Archive(fields.uuid('id'), fields.time('created_at'))
 
 
 def encode_image(layout: model.ImageLayout) -> bytes:
@@ -140,8 +150,8 @@ def encode_increment(info: Increment) -> bytes:
 def decode_increment(content: bytes, name: str) -> Increment:
     """:raises InvalidInput: damaged, or it contradicts itself"""
     fields = _Fields(sealed.unseal(content, name), name)
-    return Increment(
-        fields.text('backup_id'),
+    info = Increment(
+        fields.uuid('backup_id'),
         fields.number('number'),
         fields.optional_text('from_snap'),
         fields.text('to_snap'),
@@ -149,11 +159,18 @@ def decode_increment(content: bytes, name: str) -> Increment:
         tuple(_segments(fields, name)),
         fields.digest('record_sha256'),
         fields.digest('volume_metadata_sha256') if fields.has('volume_metadata_sha256') else None,
-        fields.text('created_at'),
+        fields.time('created_at'),
     )
+    if names.backup_of_snapshot(info.to_snap) != info.backup_id:
+        raise sealed.damaged(name, f'leads to {info.to_snap!r}, which is no snapshot of it')
+    if info.from_snap is not None and names.backup_of_snapshot(info.from_snap) is None:
+        raise sealed.damaged(name, f'starts from {info.from_snap!r}, a snapshot of no backup')
+    return info
 
 
 def _segments(fields: '_Fields', name: str) -> collections.abc.Iterator[Segment]:
+    if not fields.items('segments'):
+        raise sealed.damaged(name, 'has no segments, expected one at least')
     for number, item in enumerate(fields.items('segments')):
         inner = _Fields(item, name)
         segment = Segment(
@@ -187,6 +204,18 @@ class _Fields:
 
     def optional_text(self, key: str) -> str | None:
         return self.text(key) if self.has(key) else None
+
+    def uuid(self, key: str) -> str:
+        value = self.text(key)
+        if not names.is_uuid(value):
+            raise self._wrong(key, 'a UUID')
+        return value
+
+    def time(self, key: str) -> str:
+        value = self.text(key)
+        if not _TIME.fullmatch(value):
+            raise self._wrong(key, 'a time in UTC')
+        return value
 
     def digest(self, key: str) -> str:
         value = self.text(key)

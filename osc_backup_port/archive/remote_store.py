@@ -13,8 +13,9 @@
 """An archive in an object store, or wherever else fsspec can reach.
 
 A put there is whole or not at all, as with S3.  Locks are objects that expire:
-object stores of all ages have no better way, so that two runs are kept apart
-unless they start within the same second.
+object stores of all ages have no better way.  Two runs that take one at the same
+moment notice after a second which of them was last, and look once more before
+they commit.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from osc_backup_port import errors
@@ -40,6 +41,8 @@ class Remote:
     :param url: with a scheme that fsspec knows, ``s3://bucket/prefix`` for one
     :raises InvalidInput: the scheme is not known, or its package is missing
     """
+
+    takes_any_order = True
 
     def __init__(self, url: str) -> None:
         try:
@@ -92,7 +95,7 @@ class Remote:
             self._fs.rm_file(self._path(path))
 
     @contextlib.contextmanager
-    def lock(self, path: str) -> Iterator[None]:
+    def lock(self, path: str) -> Iterator[Callable[[], None]]:
         place, mine = f'{path}/{_LOCK}', uuid.uuid4().hex
         self._refuse_if_locked(place)
         self._write_lock(place, mine)
@@ -103,15 +106,22 @@ class Remote:
         stop = threading.Event()
         keeper = threading.Thread(target=self._keep, args=(place, mine, stop), daemon=True)
         keeper.start()
+
+        def check() -> None:
+            if self._read_lock(place).get('owner') != mine:
+                raise archive_store.busy(f'{self.name}/{path}')
+
         try:
-            yield
+            yield check
         finally:
             stop.set()
             keeper.join()
-            self.delete(place)
+            if self._read_lock(place).get('owner') == mine:
+                self.delete(place)
 
     def _refuse_if_locked(self, place: str) -> None:
-        if float(self._read_lock(place).get('expires', 0)) > time.time():
+        expires = self._read_lock(place).get('expires')
+        if isinstance(expires, int | float) and expires > time.time():
             raise archive_store.busy(f'{self.name}/{place}')
 
     def _read_lock(self, place: str) -> dict[str, Any]:
@@ -128,6 +138,8 @@ class Remote:
     def _keep(self, place: str, owner: str, stop: threading.Event) -> None:
         while not stop.wait(_DURATION / 4):
             with contextlib.suppress(errors.PortError):
+                if self._read_lock(place).get('owner') != owner:
+                    return  # somebody else has it; check() tells
                 self._write_lock(place, owner)
 
     def _path(self, path: str) -> str:

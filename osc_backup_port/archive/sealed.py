@@ -12,8 +12,9 @@
 
 """JSON documents that carry their own checksum.
 
-``sha256`` is the hash of the document without it, keys sorted, no white space,
-not ASCII-escaped, in UTF-8: any changed value, key or type is found.
+``sha256``, the last key, is the hash of the document without it, keys sorted, no
+white space, not ASCII-escaped, in UTF-8.  And there is one way only to write a
+document, so that a changed bit is found wherever it is, in white space too.
 """
 
 import collections.abc
@@ -23,8 +24,14 @@ import typing
 
 from osc_backup_port import errors, units
 
-#: The largest document that is read.  A segment takes some 150 bytes of it.
+#: The largest document that is read: one with 400 000 segments or so, each of
+#: which takes some 160 bytes.
 MAX_SIZE = 64 * units.MIB
+#: The largest one that has no list of segments.
+MAX_SMALL_SIZE = 64 * units.KIB
+#: Bytes that a value takes at the least, on average.  What has more values would
+#: take a multiple of the memory, and none of ours has.
+_BYTES_PER_VALUE = 16
 
 
 def seal(document: collections.abc.Mapping[str, typing.Any]) -> bytes:
@@ -39,6 +46,9 @@ def unseal(content: bytes, name: str) -> dict[str, typing.Any]:
     :param name: what to call it in an error
     :raises InvalidInput: it is not what :func:`seal` made
     """
+    values = sum(map(content.count, (b'{', b'[', b',')))
+    if values > 64 + len(content) // _BYTES_PER_VALUE:
+        raise damaged(name, f'has {values} values in {len(content)} bytes, which is too many')
     try:
         document = json.loads(content, object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError) as error:
@@ -46,9 +56,16 @@ def unseal(content: bytes, name: str) -> dict[str, typing.Any]:
     if not isinstance(document, dict):
         raise damaged(name, f'holds {type(document).__name__}, expected an object')
     expected = document.pop('sha256', None)
-    if expected != _digest(document):
+    if expected != _digest(document) or not _is_exact(document, content):
         raise damaged(name, 'its content does not match its own sha256')
     return document
+
+
+def _is_exact(document: dict[str, typing.Any], content: bytes) -> bool:
+    try:
+        return seal(document) == content
+    except UnicodeEncodeError:  # half of a surrogate pair, which cannot be written
+        return False
 
 
 def damaged(name: str, problem: str) -> errors.InvalidInput:

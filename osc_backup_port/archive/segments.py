@@ -38,7 +38,8 @@ else:
 
 #: Threads that compress or expand; more would only take more memory.
 _WORKERS = min(4, os.cpu_count() or 1)
-_LARGEST_WINDOW = 27  # log2, of zstd: what `zstd -d` itself accepts
+#: log2: no segment has more to look back to, and each thread may need that much.
+_LARGEST_WINDOW = 26
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,26 +51,43 @@ class Packed:
 
 
 def pack(
-    records: Iterable[tuple[bytes, ...]], level: int | None, first: int = 0
-) -> Iterator[Packed]:
-    """Yield the segments of a stream.
+    records: Iterable[tuple[bytes, ...]],
+    level: int | None,
+    store: Callable[[Packed], None],
+    first: int = 0,
+    size: int = manifest.SEGMENT_SIZE,
+    in_order: bool = False,
+) -> Iterator[manifest.Segment]:
+    """Store the segments of a stream; yield what is to be said of them, in order.
 
     :param records: the stream; a cut may lie between any two of them
     :param level: of zstd; None: not compressed
+    :param store: called by several threads at once, unless *in_order*
     :param first: the number of the first of them
+    :param size: bytes of records in each
     """
-    numbered = enumerate(_gather(records), first)
-    jobs = (functools.partial(_pack, number, raw, level) for number, raw in numbered)
-    yield from _side_by_side(jobs)
+
+    def work(number: int, raw: bytes) -> Packed:
+        packed = _pack(number, raw, level)
+        if in_order:
+            return packed
+        store(packed)
+        return Packed(packed.segment, b'')
+
+    numbered = enumerate(_gather(records, size), first)
+    for packed in _side_by_side(functools.partial(work, *item) for item in numbered):
+        if in_order:
+            store(packed)
+        yield packed.segment
 
 
-def _gather(records: Iterable[tuple[bytes, ...]]) -> Iterator[bytes]:
+def _gather(records: Iterable[tuple[bytes, ...]], limit: int) -> Iterator[bytes]:
     """Join records up to the size of a segment."""
     pieces: list[bytes] = []
     size = 0
     for record in records:
         length = sum(map(len, record))
-        if pieces and size + length > manifest.SEGMENT_SIZE:
+        if pieces and size + length > limit:
             yield b''.join(pieces)
             pieces, size = [], 0
         pieces.extend(record)

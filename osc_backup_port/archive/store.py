@@ -18,7 +18,7 @@ import fcntl
 import os
 import pathlib
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 from osc_backup_port import errors, files
@@ -38,9 +38,11 @@ class Store(Protocol):
     A file appears whole or not at all, and lasts when ``put`` returns.
 
     :ivar name: what to call the archive in messages
+    :ivar takes_any_order: several threads may put at once
     """
 
     name: str
+    takes_any_order: bool
 
     def put(self, path: str, content: bytes) -> None: ...
 
@@ -54,10 +56,13 @@ class Store(Protocol):
         """Return what is in a folder, sorted; nothing where there is none."""
 
     def delete(self, path: str) -> None:
-        """Remove a file; not being there is fine."""
+        """Remove a file, and its folder with the last; not being there is fine."""
 
-    def lock(self, path: str) -> contextlib.AbstractContextManager[None]:
+    def lock(self, path: str) -> contextlib.AbstractContextManager[Callable[[], None]]:
         """Be the only run that writes into this folder, until the block ends.
+
+        Gives what raises ``Conflict`` if the lock was lost: to be called before
+        anything that counts.
 
         :raises Conflict: another run does
         """
@@ -65,6 +70,8 @@ class Store(Protocol):
 
 class Folder:
     """An archive in a folder of this machine."""
+
+    takes_any_order = True
 
     def __init__(self, root: pathlib.Path) -> None:
         self.name = str(root)
@@ -85,13 +92,15 @@ class Folder:
             if error.errno == errno.ELOOP:
                 raise errors.InvalidInput(f'{target}: is a link, expected a file.') from None
             raise
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(descriptor)
+            raise errors.InvalidInput(f'{target}: is not a file.')
         with open(descriptor, 'rb') as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise errors.InvalidInput(f'{target}: is not a file.')
             if status.st_size > limit:
                 raise too_large(str(target), status.st_size, limit)
-            return file.read(limit)
+            # Not *limit*: so much would be allocated, whatever there is.
+            return file.read(status.st_size)
 
     def entries(self, path: str) -> list[Entry]:
         found = []
@@ -108,19 +117,23 @@ class Folder:
         return sorted(found)
 
     def delete(self, path: str) -> None:
-        (self._root / path).unlink(missing_ok=True)
+        target = self._root / path
+        target.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            target.parent.rmdir()
 
     @contextlib.contextmanager
-    def lock(self, path: str) -> Iterator[None]:
+    def lock(self, path: str) -> Iterator[Callable[[], None]]:
         folder = self._root / path
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             # The kernel drops it with the process, however that ends.
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
-        except BlockingIOError:
-            raise busy(str(folder)) from None
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise busy(str(folder)) from None
+            yield lambda: None
         finally:
             os.close(descriptor)
 

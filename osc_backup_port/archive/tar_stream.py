@@ -21,15 +21,18 @@ import contextlib
 import io
 import tarfile
 import time
-from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple, cast
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from osc_backup_port import errors, model
 from osc_backup_port.archive import catalog, manifest, names, sealed
 from osc_backup_port.archive import store as archive_store
 
 _BUFFER = 1 << 20
-_LARGEST = max(manifest.MAX_SEGMENT_SIZE, catalog.MAX_SMALL_FILE)
+_LARGEST = max(manifest.MAX_SEGMENT_SIZE, sealed.MAX_SIZE)
+#: Of a header that holds a long name, which no name of ours needs.
+_LARGEST_HEADER = 8192
+_PLAIN = (tarfile.REGTYPE, tarfile.AREGTYPE)
 
 
 class Output:
@@ -39,6 +42,7 @@ class Output:
     """
 
     name = 'stdout'
+    takes_any_order = False
 
     def __init__(self, file: io.RawIOBase) -> None:
         # tarfile takes no notice of a write that took a part only; this does.
@@ -63,8 +67,8 @@ class Output:
     def delete(self, path: str) -> None:
         raise errors.InvalidInput(f'{path}: nothing can be removed from a stream.')
 
-    def lock(self, path: str) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
+    def lock(self, path: str) -> contextlib.AbstractContextManager[Callable[[], None]]:
+        return contextlib.nullcontext(lambda: None)
 
     def close(self) -> None:
         self._tar.close()
@@ -110,6 +114,8 @@ class Input:
         while (member := self._next) is not None:
             where = f'{self.name}/{"/".join(member.path)}'
             if len(member.path) == 2 and member.path[1] == names.IMAGE:
+                if member.path[0] in layouts:
+                    raise sealed.damaged(where, 'is there twice')
                 self._take()
                 layouts[member.path[0]] = manifest.decode_image(member.content, where)
                 continue
@@ -163,7 +169,9 @@ class IncrementStream:
 
     def _keep(self, name: str, content: bytes) -> None:
         known = (names.RECORD, names.VOLUME_METADATA, names.INCREMENT)
-        if name not in known or name in self._files or len(content) > sealed.MAX_SIZE:
+        limit = sealed.MAX_SIZE if name == names.INCREMENT else catalog.MAX_SMALL_FILE
+        is_late = names.INCREMENT in self._files
+        if name not in known or name in self._files or is_late or len(content) > limit:
             raise sealed.damaged(f'{self.where}/{name}', 'is not expected here')
         self._files[name] = content
 
@@ -203,17 +211,61 @@ def read_catalog(source: Input) -> catalog.Catalog:
         increment.use_up()
         layouts[increment.image] = increment.layout
         found.setdefault(increment.image, []).append(increment.finish())
+    for name, backups in found.items():
+        catalog.check_chain(f'{source.name}/{name}', backups)
     images = (
         catalog.Image(name, layouts[name], tuple(backups), ()) for name, backups in found.items()
     )
     return catalog.Catalog(archive, tuple(images))
 
 
+class _Header(tarfile.TarInfo):
+    """A header that takes no more memory than it should, and tells of the end.
+
+    tarfile reads long names, and what pax adds, as a whole, however large the
+    stream says that they are.  And it takes a stream that was cut between two
+    members for a whole one.
+    """
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> '_Header':
+        try:
+            return super().fromtarfile(tarfile_)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            cast(_Tar, tarfile_).has_ended = True
+            raise
+
+    def _proc_member(self, tarfile_: tarfile.TarFile) -> Any:
+        if self.type not in (*_PLAIN, *_EXTENDED, tarfile.DIRTYPE) or self.size < 0:
+            raise _not_ours(f'type {self.type!r} and {self.size} bytes')
+        if self.type in _EXTENDED and self.size > _LARGEST_HEADER:
+            raise _not_ours(f'a header of {self.size} bytes')
+        return super()._proc_member(tarfile_)  # type: ignore[misc]
+
+
+_EXTENDED = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+
+
+class _Tar(tarfile.TarFile):
+    """:ivar has_ended: the mark of the end was met"""
+
+    tarinfo = _Header
+    has_ended = False
+
+
 def _members(file: io.RawIOBase, name: str) -> Iterator[Member]:
     """Yield the files of a tar stream whose names and sizes are allowed."""
     try:
-        with tarfile.open(fileobj=cast(BinaryIO, file), mode='r|', bufsize=_BUFFER) as tar:
-            for info in tar:
+        with _Tar.open(fileobj=cast(BinaryIO, file), mode='r|', bufsize=_BUFFER) as tar:
+            while (info := tar.next()) is not None:
+                # It keeps all that went by, to find it again.
+                tar.members.clear()  # type: ignore[attr-defined]
                 path = info.name.removeprefix('./').rstrip('/').split('/')
                 if info.isdir() and len(path) <= 2:
                     continue
@@ -223,7 +275,9 @@ def _members(file: io.RawIOBase, name: str) -> Iterator[Member]:
                 if len(data) != info.size:
                     raise _cut_short(name)
                 yield Member(path, data)
-    except tarfile.TarError as error:
+            if not tar.has_ended:
+                raise _cut_short(name)
+    except (tarfile.TarError, RecursionError, ValueError) as error:
         raise errors.TruncatedStream(
             f'{name}: is not a whole tar stream: {error}.', 'Send the stream again.'
         ) from None
@@ -231,14 +285,20 @@ def _members(file: io.RawIOBase, name: str) -> Iterator[Member]:
 
 def _check_member(info: tarfile.TarInfo, path: list[str], name: str) -> None:
     where = f'{name}: member {info.name!r}'
-    if not info.isreg():
+    if info.type not in _PLAIN or info.issparse():
         raise errors.InvalidInput(f'{where} is not a file.', 'The archive is not one of ours.')
     if len(path) > 1:
         names.check_image(path[0])
     if len(path) > 3 or (len(path) > 2 and names.parse_increment(path[1]) is None):
         raise errors.InvalidInput(f'{where} is not expected in an archive.')
-    if info.size > _LARGEST:
+    if not 0 <= info.size <= _LARGEST:
         raise archive_store.too_large(where, info.size, _LARGEST)
+
+
+def _not_ours(found: str) -> errors.InvalidInput:
+    return errors.InvalidInput(
+        f'stdin: a member of the tar stream has {found}.', 'The archive is not one of ours.'
+    )
 
 
 def _cut_short(name: str) -> errors.TruncatedStream:

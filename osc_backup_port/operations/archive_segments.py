@@ -58,11 +58,15 @@ class SegmentWriter:
         if is_complete:
             return done
         records = self._records(image, increment, position, with_header=not done)
-        for packed in segments.pack(records, self._level, len(done)):
-            self._store.put(f'{self._path}/{packed.segment.name}', packed.content)
-            self.written += packed.segment.size
-            done.append(packed.segment)
+        size = manifest.segment_size(increment.size)
+        in_order = not self._store.takes_any_order
+        for segment in segments.pack(records, self._level, self._put, len(done), size, in_order):
+            self.written += segment.size
+            done.append(segment)
         return done
+
+    def _put(self, packed: segments.Packed) -> None:
+        self._store.put(f'{self._path}/{packed.segment.name}', packed.content)
 
     def _records(
         self, image: ceph_image.Image, increment: model.Increment, position: int, with_header: bool
@@ -112,6 +116,8 @@ class SegmentWriter:
         segment, raw = segments.describe(name, content, path)
         if names.is_compressed(name) != (self._level is not None):
             raise errors.InvalidInput(f'{path}: was compressed in another way.')
+        if not raw:
+            raise errors.InvalidInput(f'{path}: is empty.')
         reader = stream.Reader(segments.Chunks(iter([raw])), path, False)
         if number == 0:
             header = rbd_diff.read_header(reader)

@@ -146,8 +146,8 @@ def run(
     for image in plans:
         if not any(step.is_new for step in image.steps):
             continue
-        with store.lock(image.name):
-            _ImageWriter(pool, store, image, options, shown, bounds).write()
+        with store.lock(image.name) as check:
+            _ImageWriter(pool, store, image, options, shown, bounds).write(check)
 
 
 class _ImageWriter:
@@ -169,7 +169,8 @@ class _ImageWriter:
         self._shown = shown
         self._bounds = bounds
 
-    def write(self) -> None:
+    def write(self, check: collections.abc.Callable[[], None]) -> None:
+        """:param check: raises if the lock was lost"""
         # Read once more, now that nobody else can write.
         there = catalog.read_image(self._store, self._image.name)
         done = {backup.id for backup in there.backups} if there else set()
@@ -178,21 +179,32 @@ class _ImageWriter:
                 f'{self._image.name}/{names.IMAGE}',
                 manifest.encode_image(self._image.chain.layout),
             )
-        folders = [names.parse_increment(path.split('/')[-1]) for path in _unfinished(there)]
-        started = {found[1]: found[0] for found in folders if found}
-        numbers = [backup.increment.number for backup in there.backups] if there else []
-        number = max([*numbers, *started.values(), -1]) + 1
+        started = {found[1]: found[0] for found in _unfinished(there)}
+        at = {b.increment.to_snap: b.increment.number for b in there.backups} if there else {}
+        number = max([*at.values(), *started.values(), -1]) + 1
         for step in self._image.steps:
             if step.record.id in done:
                 step.result = ALREADY_THERE
                 continue
-            if step.record.id in started:
-                self._write_increment(step, started[step.record.id])
-            else:
-                self._write_increment(step, number)
-                number += 1
+            mine = started.get(step.record.id)
+            if mine is not None and mine < at.get(step.start or '', -1):
+                # It starts from what was added after it was begun.
+                self._remove(names.increment(mine, step.record.id))
+                mine = None
+            if mine is None:
+                mine, number = number, number + 1
+            self._write_increment(step, mine, check)
+            at[step.point.snapshot] = mine
 
-    def _write_increment(self, step: Step, number: int) -> None:
+    def _remove(self, folder: str) -> None:
+        """Remove what a dead run left of an increment."""
+        path = f'{self._image.name}/{folder}'
+        for entry in self._store.entries(path):
+            self._store.delete(f'{path}/{entry.name}')
+
+    def _write_increment(
+        self, step: Step, number: int, check: collections.abc.Callable[[], None]
+    ) -> None:
         """Write the folder of one backup; increment.json, the last, is the commit."""
         path = f'{self._image.name}/{names.increment(number, step.record.id)}'
         raw_record = record_file.write_record(step.record).encode()
@@ -212,6 +224,7 @@ class _ImageWriter:
             None if metadata is None else hashlib.sha256(metadata).hexdigest(),
             _now(),
         )
+        check()
         self._store.put(f'{path}/{names.INCREMENT}', manifest.encode_increment(info))
         step.result = ADDED
 
@@ -228,8 +241,12 @@ class _ImageWriter:
         return segments, size
 
 
-def _unfinished(image: catalog.Image | None) -> tuple[str, ...]:
-    return image.unfinished if image else ()
+def _unfinished(
+    image: catalog.Image | None,
+) -> collections.abc.Iterator[tuple[int, str]]:
+    for path in image.unfinished if image else ():
+        if parsed := names.parse_increment(path.split('/')[-1]):
+            yield parsed
 
 
 def _now() -> str:

@@ -23,6 +23,7 @@ from osc_backup_port.archive import store as archive_store
 from osc_backup_port.ceph import naming
 from osc_backup_port.ceph import pool as ceph_pool
 from osc_backup_port.operations import (
+    chain_writer,
     image_session,
     import_metadata,
     volume_metadata,
@@ -68,15 +69,18 @@ class Plan:
     """All that is to be done.
 
     :ivar generations: of records, parents first
+    :ivar refusal: what stands in the way of all records
     """
 
     images: list[ImagePlan]
     generations: import_metadata.Plan
+    refusal: errors.PortError | None = None
 
     def findings(self) -> list[errors.PortError]:
         """Return all that stands in the way."""
         steps = [step for image in self.images for step in image.steps]
-        found = [step.error for step in steps if step.error]
+        found = [self.refusal] if self.refusal else []
+        found += [step.error for step in steps if step.error]
         found += [step.error for steps_ in self.generations for step in steps_ if step.error]
         return found
 
@@ -98,7 +102,12 @@ def plan(
     images = [image for image in images if image.steps]
     steps = {step.backup.id: step for image in images for step in image.steps if step.is_wanted}
     records = [(step.backup.path, step.backup.record) for step in steps.values()]
-    generations = import_metadata.plan(cinder, count_dependents(records), options)
+    try:
+        generations = import_metadata.plan(cinder, count_dependents(records), options)
+    except errors.Interrupted:
+        raise
+    except errors.PortError as error:
+        return Plan(images, [], error)
     for metadata in itertools.chain.from_iterable(generations):
         steps[metadata.record.id].metadata = metadata
     return Plan(images, generations)
@@ -115,14 +124,17 @@ def _choose(contents: catalog.Catalog, wanted: Sequence[str]) -> dict[str, str]:
         for image in sorted(contents.images, key=lambda image: len(image.backups)):
             chosen.update((backup.id, image.name) for backup in image.backups)
         return chosen
-    by_id = {backup.id: backup for backup in contents.backups()}
+    by_id: dict[str, list[catalog.Backup]] = {}
+    for backup in contents.backups():
+        by_id.setdefault(backup.id, []).append(backup)
     waiting = [contents.find(name) for name in wanted]
     while waiting:
         backup = waiting.pop()
         if backup.id not in chosen:
             chosen[backup.id] = backup.image
-            parent = by_id.get(backup.record.parent_id or '')
-            waiting += [parent] if parent else []
+            # From the same image, if it is there: else it would lie there twice.
+            parents = by_id.get(backup.record.parent_id or '', [])
+            waiting += sorted(parents, key=lambda item: item.image != backup.image)[:1]
     return chosen
 
 
@@ -135,12 +147,26 @@ def _plan_image(pool: ceph_pool.Pool, image: catalog.Image, chosen: dict[str, st
         if backup.id in needed:
             result = ALREADY_THERE if backup.id in there else 'to be imported'
             step = Step(backup, backup in wanted, result)
-            try:
-                volume_metadata.check(pool, backup.id, backup.volume_metadata)
-            except errors.PortError as error:
-                step.error = error
+            step.error = _obstacle(pool, image, step)
             steps.append(step)
     return ImagePlan(image, _without_needless(image, steps))
+
+
+def _obstacle(pool: ceph_pool.Pool, image: catalog.Image, step: Step) -> errors.PortError | None:
+    """Return what stands in the way of a backup, besides its record."""
+    backup = step.backup
+    try:
+        if step.is_wanted:
+            catalog.check_record(backup.path, image.name, backup.increment.size, backup.record)
+            volume_metadata.check(pool, backup.id, backup.volume_metadata)
+        if _is_missing(step) and pool.has_image(image.name):
+            with pool.open(image.name) as there:
+                chain_writer.check_may_add(pool.name, there)
+    except errors.Interrupted:
+        raise
+    except errors.PortError as error:
+        return error
+    return None
 
 
 def _without_needless(image: catalog.Image, steps: list[Step]) -> list[Step]:
@@ -210,7 +236,11 @@ def _import_image(
     shown: progress.Progress,
     bounds: limits.Limits,
 ) -> None:
-    if any(_is_missing(step) for step in image.steps if step.is_wanted):
+    is_missing = any(_is_missing(step) for step in image.steps if step.is_wanted)
+    # A run that was killed behind its last write leaves it, and a note; or one is
+    # at work.
+    is_locked = pool.read_object(naming.lock_object(image.image.name)) is not None
+    if is_missing or is_locked:
         meter = metering.Meter(shown)
         with image_session.session(
             pool, image.image.name, image.image.layout, meter, bounds

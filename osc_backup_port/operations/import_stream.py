@@ -20,8 +20,8 @@ has proved to be what was written.
 import itertools
 from collections.abc import Iterator
 
-from osc_backup_port import errors, progress
-from osc_backup_port.archive import increments, names, sealed, segments, tar_stream
+from osc_backup_port import errors, progress, record
+from osc_backup_port.archive import catalog, increments, names, sealed, segments, tar_stream
 from osc_backup_port.ceph import pool as ceph_pool
 from osc_backup_port.formats import record_file
 from osc_backup_port.operations import (
@@ -119,11 +119,14 @@ class _Receiver:
         parts = increment.segments()
         # The small files come before the first segment.
         first = next(parts, None)
-        self._check_record(increment)
+        item = self._check_record(increment)
         arriving = increments.Arriving(increment.where)
         pairs = itertools.chain([first] if first else [], parts)
         described = segments.describe_all(pairs, increment.where)
         head = arriving.begin(described)
+        catalog.check_record(increment.where, increment.image, head.size, item)
+        if names.backup_of_snapshot(head.to_snap or '') != item.id:
+            raise sealed.damaged(increment.where, f'leads to {head.to_snap!r}')
         self._shown.begin(f'Backup {increment.backup_id}', head.size)
         session.begin(head, resumed=False)(arriving.items())
         backup = increment.finish()
@@ -133,13 +136,15 @@ class _Receiver:
         step.moved = self._meter.moved - before
         return step
 
-    def _check_record(self, increment: tar_stream.IncrementStream) -> None:
+    def _check_record(self, increment: tar_stream.IncrementStream) -> record.BackupRecord:
         """See that nothing stands in the way of the record, before its data."""
         where = f'{increment.where}/{names.RECORD}'
         raw = increment.small_file(names.RECORD)
         if raw is None:
-            raise sealed.damaged(where, 'is missing')
+            raise sealed.damaged(where, 'is missing before the segments')
         records = [(where, item) for item in record_file.read_records(raw, where)]
+        if [item.id for _where, item in records] != [increment.backup_id]:
+            raise sealed.damaged(where, 'is not the record of that backup')
         for step in itertools.chain.from_iterable(
             import_metadata.plan(self._cinder, records, self._options)
         ):
@@ -148,3 +153,4 @@ class _Receiver:
         volume_metadata.check(
             self._pool, increment.backup_id, increment.small_file(names.VOLUME_METADATA)
         )
+        return records[0][1]
