@@ -131,7 +131,7 @@ class Judge:
                 'orphan-metadata',
                 f'object {name}',
                 'Cinder knows no such backup, and no image or snapshot of it is in the pool.',
-                f'{_BACKUP} image check --fix orphan-metadata',
+                f'{_BACKUP} image check --fix orphan-metadata --keep <directory>',
                 backup_id,
             )
 

@@ -265,10 +265,14 @@ def _report_lines(report: typing.Any, shown: list[typing.Any]) -> list[str]:
             '',
         ]
     counts = [
-        f'{number} {severity}{"" if number == 1 else "s"}'
+        _count(number, severity)
         for severity in ('error', 'warning')
         if (number := sum(one.severity == severity for one in report.findings))
     ]
-    looked_at = f'{report.images} images and {report.backups} backups'
+    looked_at = f'{_count(report.images, "image")} and {_count(report.backups, "backup")}'
     lines.append(f'Pool {report.pool}: {looked_at}: {", ".join(counts) or "all is well"}.')
     return lines
+
+
+def _count(number: int, what: str) -> str:
+    return f'{number} {what}{"" if number == 1 else "s"}'
