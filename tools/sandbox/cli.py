@@ -17,7 +17,7 @@ import signal
 import sys
 from types import FrameType
 
-from . import cinder, clouds_yaml, lifecycle, packages, process, settings, state, venv
+from . import cinder, clouds_yaml, lifecycle, packages, process, rgw, settings, state, venv
 from .errors import SandboxError
 from .progress import say
 from .settings import Settings
@@ -67,6 +67,12 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser('env', help='print shell commands that select a cloud')
     command.add_argument('name', metavar='NAME')
     command.set_defaults(run=_env)
+
+    command = commands.add_parser(
+        'rgw', help='start the object gateway of a cloud; print what selects it for S3'
+    )
+    command.add_argument('name', metavar='NAME')
+    command.set_defaults(run=_rgw)
 
     command = commands.add_parser('service', help='start or stop one daemon')
     command.add_argument('name', metavar='NAME')
@@ -118,6 +124,12 @@ def _status(folders: Settings, _: argparse.Namespace) -> int:
 
 def _env(folders: Settings, options: argparse.Namespace) -> None:
     print(clouds_yaml.exports(folders, state.find(folders, options.name)))
+
+
+def _rgw(folders: Settings, options: argparse.Namespace) -> None:
+    cloud = state.find(folders, options.name)
+    with state.locked(folders):
+        print(rgw.start(cloud))
 
 
 def _service(folders: Settings, options: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from functools import partial
 
-from . import ceph, cinder, clouds_yaml, database, keystone, process, rabbit, state, waiting
+from . import ceph, cinder, clouds_yaml, database, keystone, process, rabbit, rgw, state, waiting
 from .errors import CancelledError, SandboxError
 from .model import Cloud
 from .process import Daemon
@@ -95,7 +95,7 @@ def down(clouds: Sequence[Cloud]) -> None:
 
 
 def _down(cloud: Cloud) -> None:
-    users = [*cinder.daemons(cloud), keystone.daemon(cloud)]
+    users = [*cinder.daemons(cloud), keystone.daemon(cloud), rgw.daemon(cloud)]
     servers = [database.daemon(cloud), *rabbit.daemons(cloud)]
     monitor, *others = ceph.daemons(cloud)
     for group in (users, [*servers, *others], [monitor]):

@@ -25,7 +25,10 @@ from pathlib import Path
 from .errors import SandboxError
 from .process import base_environment
 
-PORTS = ('ceph-mon', 'mariadb', 'epmd', 'rabbitmq', 'rabbitmq-dist', 'keystone', 'cinder-api')
+PORTS = (
+    *('ceph-mon', 'mariadb', 'epmd', 'rabbitmq', 'rabbitmq-dist', 'keystone', 'cinder-api'),
+    'radosgw',
+)
 CEPH_USERS = ('mon', 'admin', 'mgr', 'osd', 'cinder', 'cinder-backup', 'nobody')
 REGION = 'RegionOne'
 VOLUMES = 'volumes'

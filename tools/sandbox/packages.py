@@ -31,6 +31,8 @@ _PROGRAMS = {
     'ceph-osd': 'ceph-osd',
     'ceph': 'ceph-common',
     'rbd': 'ceph-common',
+    'radosgw': 'radosgw',
+    'zstd': 'zstd',
     'mariadbd': 'mariadb-server',
     'mariadb-install-db': 'mariadb-server',
     'mariadb': 'mariadb-client',
