@@ -1,0 +1,196 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Runs that are killed, and two runs at once: the same command again ends right."""
+
+import contextlib
+import json
+import multiprocessing
+import pathlib
+import time
+import uuid
+
+import pytest
+
+from osc_backup_port import errors
+from osc_backup_port.archive import remote_store, store
+from osc_backup_port.operations import verify_archive
+from tests.fakes import ceph as fake_ceph
+from tests.unit import archives, chains
+from tests.unit.chains import BASE, IDS
+from tests.unit.fake_cinder import FakeCinder
+
+
+@pytest.fixture(autouse=True)
+def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('osc_backup_port.archive.manifest.SEGMENT_SIZE', 100_000)
+    monkeypatch.setattr('osc_backup_port.operations.import_archive._PART', 2)
+
+
+@pytest.fixture
+def chain(cluster: fake_ceph.Cluster) -> chains.Chain:
+    return chains.make_chain(cluster, 2)
+
+
+def stream_of(folder: pathlib.Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob('*.rbd-diff')}
+
+
+@pytest.mark.parametrize('trash', [None, b'', b'trash'])
+def test_create_goes_on_behind_what_is_whole(
+    chain: chains.Chain, tmp_path: pathlib.Path, trash: bytes | None
+) -> None:
+    cinder = archives.with_metadata(chain)
+    whole = store.Folder(tmp_path / 'whole')
+    archives.create(cinder, chain.cluster, whole, [IDS[1]], level=None)
+    folders = [f'{BASE}/{number}-{IDS[number]}' for number in range(2)]
+    for folder in folders:
+        count = len(stream_of(tmp_path / 'whole' / folder))
+        assert count > 2
+        for kept in range(count + 1):
+            root = tmp_path / f'{folders.index(folder)}-{kept}'
+            for path in archives.files(tmp_path / 'whole'):
+                name = path.relative_to(tmp_path / 'whole')
+                if str(name).startswith(folders[1]) and folder == folders[0]:
+                    continue
+                if str(name) == f'{folder}/increment.json':
+                    continue
+                if str(name).startswith(folder) and name.name.endswith('.rbd-diff'):
+                    number = int(name.name[:5])
+                    if number > kept or (number == kept and trash is None):
+                        continue
+                copy = root / name
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                spoilt = name.name == f'{kept:05}.rbd-diff' and str(name).startswith(folder)
+                copy.write_bytes((trash or b'') if spoilt else path.read_bytes())
+            where = store.Folder(root)
+            archives.create(cinder, chain.cluster, where, [IDS[1]], level=None)
+            found = list(verify_archive.run(where, archives.SILENT, quick=False))
+            assert [str(verdict.problem or '') for verdict in found] == ['', '']
+            assert {verdict.result for verdict in found} == {'good'}
+            target, there = fake_ceph.Cluster(3), FakeCinder()
+            archives.import_(there, target, where)
+            assert list(archives.contents(target).values()) == chain.contents
+            target.close()
+
+
+def test_an_increment_that_was_begun_before_the_one_it_starts_from(
+    cluster: fake_ceph.Cluster, tmp_path: pathlib.Path
+) -> None:
+    """Its folder has too low a number: it gets another one."""
+    chain = chains.make_chain(cluster, 3)
+    cinder, where = archives.with_metadata(chain), store.Folder(tmp_path)
+    archives.create(cinder, cluster, where, [IDS[0]])
+    where.put(f'{BASE}/1-{IDS[2]}/record.json', b'left behind')
+    archives.create(cinder, cluster, where, [IDS[1]])
+    archives.create(cinder, cluster, where, [IDS[2]])
+    assert archives.is_good(where)
+    assert not (tmp_path / BASE / f'1-{IDS[2]}').exists()
+
+
+@pytest.mark.parametrize('start', [0, 1])
+def test_import_is_lost_at_any_operation(
+    cluster: fake_ceph.Cluster, tmp_path: pathlib.Path, start: int
+) -> None:
+    """From the n-th operation on nothing answers any more; then the command again."""
+    chain = chains.make_chain(cluster, 3)
+    where, wanted = store.Folder(tmp_path), [IDS[0]] if start else []
+    archives.create(archives.with_metadata(chain), cluster, where, [IDS[2]])
+
+    def attempt(number: int) -> tuple[fake_ceph.Cluster, FakeCinder, int]:
+        target, there, seen = fake_ceph.Cluster(number), FakeCinder(), [0]
+        if start:
+            archives.import_(there, target, where, wanted)
+
+        def hook(what: str) -> int:
+            seen[0] += 1
+            return 5 if seen[0] >= number else 0
+
+        target.hook = hook
+        with contextlib.suppress(errors.PortError):
+            archives.import_(there, target, where)
+        target.hook = lambda what: 0
+        return target, there, seen[0]
+
+    target, there, total = attempt(1 << 60)
+    after, writes = target.dump(), []
+    target.close()
+    assert total > 80
+    for number in range(1, total, 3):
+        target, there, _seen = attempt(number)
+        target.forget_clients()
+        steps = archives.import_(there, target, where)
+        writes.append(sum(step.moved for step in steps))
+        assert (target.dump() == after) is True, number
+        assert set(there.rows) == set(IDS[:3])
+        target.close()
+    # The later it broke, the less is left to do.
+    assert writes[-1] == 0
+    assert len({count for count in writes if count}) > 3
+
+
+def test_a_chain_with_damage_leaves_the_pool_as_it_was(
+    chain: chains.Chain, tmp_path: pathlib.Path
+) -> None:
+    where, there, target = store.Folder(tmp_path), FakeCinder(), fake_ceph.Cluster(5)
+    archives.create(archives.with_metadata(chain), chain.cluster, where, [IDS[1]])
+    archives.import_(there, target, where, [IDS[0]])
+    before = target.dump()
+    last = sorted((tmp_path / BASE / f'1-{IDS[1]}').glob('*.zst'))[-1]
+    last.write_bytes(last.read_bytes()[:-1] + b'x')
+    with pytest.raises(errors.InvalidInput, match=last.name):
+        archives.import_(there, target, where)
+    assert (target.dump() == before) is True
+    assert set(there.rows) == {IDS[0]}
+    target.close()
+
+
+def hold(root: str, ready: 'multiprocessing.synchronize.Event') -> None:
+    with store.Folder(pathlib.Path(root)).lock(BASE):
+        ready.set()
+        time.sleep(60)
+
+
+def test_the_lock_of_a_folder(tmp_path: pathlib.Path) -> None:
+    context = multiprocessing.get_context('fork')
+    ready = context.Event()
+    process = context.Process(target=hold, args=(str(tmp_path), ready))
+    process.start()
+    assert ready.wait(10)
+    where = store.Folder(tmp_path)
+    with pytest.raises(errors.Conflict, match='another run'), where.lock(BASE):
+        pass
+    process.kill()
+    process.join()
+    with where.lock(BASE) as check:
+        check()
+
+
+def test_the_lock_of_an_object_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_store, '_SETTLE', 0.01)
+    where = remote_store.Remote(f'memory://{uuid.uuid4()}/a')
+    with where.lock(BASE) as check:
+        check()
+        with pytest.raises(errors.Conflict), where.lock(BASE):
+            pass
+        # Somebody who began in the same moment, and was last.
+        where.put(f'{BASE}/lock.json', b'{"owner": "x", "expires": 0}')
+        with pytest.raises(errors.Conflict):
+            check()
+    assert where.get(f'{BASE}/lock.json', 999) is not None
+    with where.lock(BASE):
+        pass
+    assert where.get(f'{BASE}/lock.json', 999) is None
+    lasting = {'owner': 'x', 'expires': time.time() + 60}
+    where.put(f'{BASE}/lock.json', json.dumps(lasting).encode())
+    with pytest.raises(errors.Conflict), where.lock(BASE):
+        pass
