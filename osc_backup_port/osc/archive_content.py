@@ -181,6 +181,8 @@ class VerifyBackupArchive(cloud.CloudCommand, command.Lister):
         from osc_backup_port.operations import verify_archive
 
         if parsed_args.archive == archive_place.STREAM:
+            if parsed_args.quick or parsed_args.against_cluster:
+                archive_place.open_store(parsed_args.archive)  # tells what to do instead
             with archive_place.input_stream() as source:
                 yield from verify_archive.run_stream(source, shown)
             return
