@@ -18,12 +18,16 @@ what Cinder's next incremental backup builds on.
 """
 
 import contextlib
+import time
 from collections.abc import Callable, Iterable, Iterator
 
 from osc_backup_port import errors, model
 from osc_backup_port.ceph import image as ceph_image
 from osc_backup_port.ceph import lease, naming
 from osc_backup_port.transfer import differing, limits, metering, writing, zeros
+
+#: Seconds: osd_client_watch_timeout is 30.
+WATCH_TIMEOUT = 40
 
 _Filter = Callable[[Iterable[model.Item]], Iterator[model.Item]]
 
@@ -201,9 +205,15 @@ class ChainWriter:
 def check_may_add(pool_name: str, image: ceph_image.Image) -> None:
     """Make sure that an image is a chain which nobody else is changing.
 
+    The cluster counts a client that died as one that writes, for half a minute:
+    wait for that.
+
     :raises Conflict: it is not
     """
-    if writers := image.other_writers():
+    deadline = time.monotonic() + WATCH_TIMEOUT
+    while (writers := image.other_writers()) and time.monotonic() < deadline:
+        time.sleep(1)
+    if writers:
         raise errors.Conflict(
             f'Image {image.name}: is being written by {", ".join(writers)}.',
             'Wait until the backup that uses it has ended, then try again.',

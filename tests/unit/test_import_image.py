@@ -14,6 +14,8 @@
 
 import io
 import threading
+import time
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,7 +24,7 @@ import pytest
 from osc_backup_port import errors, model, units
 from osc_backup_port.ceph import lease, naming
 from osc_backup_port.formats import rbd_diff, rbd_export
-from osc_backup_port.operations import import_image
+from osc_backup_port.operations import chain_writer, import_image
 from tests.fakes import ceph as fake_ceph
 from tests.fakes import rbd
 from tests.unit import chains
@@ -340,7 +342,26 @@ class TestWhatStandsInTheWay:
 
         assert f'rbd -p backups rename {BASE} {BASE}.aside' in str(caught.value)
 
-    def test_somebody_who_writes(self, cluster: fake_ceph.Cluster, imported: Imported) -> None:
+    def test_somebody_who_died(
+        self,
+        cluster: fake_ceph.Cluster,
+        imported: Imported,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        imported(('raw', 0))
+        dead = rbd.Image(cluster.connect(), BASE)
+        clock = types.SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: dead.close())
+        monkeypatch.setattr(chain_writer, 'time', clock)
+        imported(('raw', 1))
+        self.before = cluster.dump()
+
+    def test_somebody_who_writes(
+        self,
+        cluster: fake_ceph.Cluster,
+        imported: Imported,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(chain_writer, 'WATCH_TIMEOUT', 0)
         imported(('raw', 0))
         self.before = cluster.dump()
 
