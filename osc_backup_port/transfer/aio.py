@@ -65,7 +65,7 @@ class Request:
     exception would be lost: they only put the request into its queue.
     """
 
-    __slots__ = ('completion', 'data', 'length', 'offset', 'queue')
+    __slots__ = ('completion', 'data', 'length', 'offset', 'queue', 'value')
 
     def __init__(self, done: Queue, offset: int, length: int, data: bytes | None = None) -> None:
         self.queue = done
@@ -73,6 +73,22 @@ class Request:
         self.length = length
         self.data = data
         self.completion: AioCompletion | None = None
+        self.value: int | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        return self.completion is not None or self.value is not None
+
+    def settle(self) -> None:
+        """Take the result out of the completion, and let go of that.
+
+        It knows this request, and the bytes that were read: as long as they
+        know each other, only the cycle collector would free either, and that
+        comes when hundreds of MiB have gathered.
+        """
+        if self.completion is not None:
+            self.value = self.completion.get_return_value()
+            self.completion = None
 
     def read_done(self, completion: AioCompletion, data: bytes | None) -> None:
         self.completion = completion
@@ -99,9 +115,10 @@ class Request:
         self._return_value('write')
 
     def _return_value(self, verb: str) -> int:
-        if self.completion is None:
+        self.settle()
+        value = self.value
+        if value is None:
             raise errors.CephError(f'The {verb} at offset {self.offset} was not completed.')
-        value = self.completion.get_return_value()
         if value < 0:
             raise errors.CephError(
                 f'The {verb} of {self.length} bytes at offset {self.offset} failed: '
@@ -138,8 +155,11 @@ class InFlight:
         with contextlib.suppress(queue.Empty):
             while True:
                 self.queue.get_nowait()
-        finished = [request for request in self._requests if request.completion is not None]
-        self._requests = [request for request in self._requests if request not in finished]
+        finished = [request for request in self._requests if request.is_finished]
+        if finished:
+            self._requests = [request for request in self._requests if request not in finished]
+        for request in finished:
+            request.settle()
         return finished
 
     def wait(self) -> list[Request]:

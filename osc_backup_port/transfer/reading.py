@@ -97,7 +97,7 @@ class _Reader:
 
     def _is_ready(self) -> bool:
         first = self._window[0]
-        return isinstance(first, model.Zero) or first.completion is not None
+        return isinstance(first, model.Zero) or first.is_finished
 
     def close(self) -> None:
         while self._in_flight:

@@ -12,8 +12,10 @@
 
 """Reads run ahead, arrive in order, and never more of them than allowed."""
 
+import gc
 import queue
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -270,3 +272,35 @@ def test_a_signal_at_the_worst_moment_does_not_make_it_wait_for_ever(
 
     assert isinstance(ended, errors.Interrupted)
     assert sorted(image.answered) == sorted(image.asked)
+
+
+def test_what_was_read_is_freed_without_the_cycle_collector() -> None:
+    """A completion knows its callback, and so the request: that must not last."""
+
+    class Piece(bytes):
+        pass
+
+    class KnowingCompletion(rbd.Completion):
+        callback: Any = None
+
+    held: list[weakref.ref[Any]] = []
+
+    class Image(SlowImage):
+        def aio_read(self, offset: int, length: int, oncomplete: Answer) -> None:
+            completion, data = KnowingCompletion(length), Piece(b'x' * length)
+            completion.callback = oncomplete
+            held.append(weakref.ref(completion))
+            oncomplete(completion, data)
+
+    gc.collect()
+    gc.disable()
+    try:
+        alive = [
+            sum(reference() is not None for reference in held)
+            for _item in reading.read_items(Image(), extents(30), BOUNDS)
+        ]
+    finally:
+        gc.enable()
+
+    assert max(alive) <= BOUNDS.window
+    assert not any(reference() for reference in held)
