@@ -70,14 +70,17 @@ class Pool:
         # frees such an image while a thread of its own still works on it.
         if not self.has_image(name):
             raise errors.NotFound(f'Pool {self.name}, image {name}: not there.')
-        opened = None
+        opened = ours = None
         try:
             with self._translated(f'image {name}'):
                 opened = self._rbd.Image(
                     self._ioctx, name, snapshot=snapshot, read_only=not writable
                 )
-            yield image.Image(name, opened, self._rbd, self._client_id)
+            ours = image.Image(name, opened, self._rbd, self._client_id)
+            yield ours
         finally:
+            if ours is not None:
+                ours.end_threads()
             # A signal may come as soon as it is open, and an image that is
             # open to write cannot be removed.
             if opened is not None:
