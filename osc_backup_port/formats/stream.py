@@ -16,12 +16,15 @@ The files handed in are unbuffered (``open(..., buffering=0)``), because holes
 of sparse files are found and left by seeking.
 """
 
+import collections
+import concurrent.futures
 import errno
 import fcntl
 import hashlib
 import io
 import os
 import stat
+import typing
 from collections.abc import Callable
 
 from osc_backup_port import errors, units
@@ -29,23 +32,66 @@ from osc_backup_port import errors, units
 _ZEROS = bytes(units.MIB)
 
 
+#: Pieces on their way to be hashed, of at most the size of one read or write.
+_HASH_AHEAD = 4
+#: What is smaller is put together first: a piece costs a change of threads.
+_HASH_PIECE = 256 * units.KIB
+
+
 class _Hash:
-    """A sha256 that can be told of zeros, or switched off."""
+    """A sha256 that can be told of zeros, or switched off.
+
+    It is computed in a thread of its own, which lags behind by a few pieces.
+    """
 
     def __init__(self, wanted: bool) -> None:
         self._digest = hashlib.sha256() if wanted else None
+        self._small: list[bytes] = []
+        self._small_size = 0
+        self._ahead: collections.deque[concurrent.futures.Future[None]] = collections.deque()
+        self._thread: concurrent.futures.ThreadPoolExecutor | None = None
 
     def update(self, data: bytes) -> None:
         if self._digest is not None:
-            self._digest.update(data)
+            self._small.append(data)
+            self._small_size += len(data)
+            if self._small_size >= _HASH_PIECE:
+                self._send_small()
 
     def update_zeros(self, length: int) -> None:
-        if self._digest is not None:
-            for at in range(0, length, len(_ZEROS)):
-                self._digest.update(_ZEROS[: length - at])
+        if self._digest is not None and length:
+            self._send_small()
+            self._send(self._hash_zeros, length)
 
     def result(self) -> str | None:
-        return self._digest.hexdigest() if self._digest is not None else None
+        if self._digest is None:
+            return None
+        self._send_small()
+        while self._ahead:
+            self._ahead.popleft().result()
+        return self._digest.hexdigest()
+
+    def _send_small(self) -> None:
+        pieces, self._small, self._small_size = self._small, [], 0
+        if pieces:
+            self._send(self._hash, pieces)
+
+    def _send(self, work: Callable[[typing.Any], None], what: object) -> None:
+        if self._thread is None:
+            self._thread = concurrent.futures.ThreadPoolExecutor(1)
+        self._ahead.append(self._thread.submit(work, what))
+        if len(self._ahead) > _HASH_AHEAD:
+            self._ahead.popleft().result()
+
+    def _hash(self, pieces: list[bytes]) -> None:
+        if self._digest is not None:
+            for piece in pieces:
+                self._digest.update(piece)
+
+    def _hash_zeros(self, length: int) -> None:
+        if self._digest is not None:
+            for at in range(0, length, len(_ZEROS)):
+                self._digest.update(_ZEROS[: length - at] if length - at < len(_ZEROS) else _ZEROS)
 
 
 class Reader:
