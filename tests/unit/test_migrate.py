@@ -1,0 +1,162 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Backups from one cluster in memory to another."""
+
+import collections.abc
+
+import pytest
+
+from osc_backup_port import errors, progress
+from osc_backup_port.operations import chains as pool_chains
+from osc_backup_port.operations import image_session, import_metadata, migrate
+from tests.fakes import ceph as fake_ceph
+from tests.unit import archives, chains
+from tests.unit.fake_cinder import FakeCinder
+
+OPTIONS = import_metadata.Options(ceph_pool='backups')
+
+
+class Clouds:
+    """Two clouds; the first has a chain of three backups."""
+
+    def __init__(self) -> None:
+        self.source = fake_ceph.Cluster()
+        self.target = fake_ceph.Cluster()
+        self.chain = chains.make_chain(self.source)
+        self.source_cinder = archives.with_metadata(self.chain)
+        self.target_cinder = FakeCinder()
+
+    def migrate(
+        self, *numbers: int, single: bool = False, verify: bool = True
+    ) -> list[migrate.Step]:
+        both = migrate.Clouds(self.source.pool(), self.target.pool(), self.target_cinder)
+        wanted = [chains.IDS[number] for number in numbers]
+        planned = migrate.plan(self.source_cinder, both, wanted, single, OPTIONS)
+        assert not planned.findings()
+        migrate.run(both, planned, OPTIONS, verify, progress.Silent())
+        for finding in planned.findings():
+            raise finding
+        return planned.steps
+
+
+@pytest.fixture
+def clouds() -> collections.abc.Iterator[Clouds]:
+    both = Clouds()
+    yield both
+    both.source.close()
+    both.target.close()
+
+
+def expect_same(clouds: Clouds, *numbers: int) -> None:
+    """The second cluster has these backups and nothing else."""
+    found = archives.contents(clouds.target)
+    assert found == {chains.snapshot(number): clouds.chain.contents[number] for number in numbers}
+    assert set(clouds.target.images) == {chains.BASE}
+    metas = {f'backup.{chains.IDS[number]}.meta' for number in numbers}
+    assert set(clouds.target.objects) == metas
+
+
+def test_a_chain(clouds: Clouds) -> None:
+    steps = clouds.migrate(2)
+    assert [step.result for step in steps] == ['migrated'] * 3
+    assert [step.metadata.result for step in steps if step.metadata] == ['imported'] * 3
+    expect_same(clouds, 0, 1, 2)
+    assert clouds.target.images[chains.BASE].content.dump() == clouds.chain.contents[2]
+    dependents = [
+        clouds.target_cinder.export_record(backup.id).num_dependent_backups
+        for backup in clouds.chain.backups
+    ]
+    assert dependents == [1, 1, 0]
+
+
+def test_again_it_moves_what_is_new(clouds: Clouds) -> None:
+    first = clouds.migrate(0)
+    second = clouds.migrate(1)
+    assert [step.result for step in second] == ['already there', 'migrated']
+    assert 0 < second[1].moved < first[0].moved
+    expect_same(clouds, 0, 1)
+    before = clouds.target.dump()
+    assert [step.moved for step in clouds.migrate(1)] == [0, 0]
+    assert clouds.target.dump() == before
+
+
+def test_one_out_of_its_chain(clouds: Clouds) -> None:
+    (step,) = clouds.migrate(1, single=True)
+    own = f'volume-{chains.VOLUME}.backup.{chains.IDS[1]}'
+    assert archives.contents(clouds.target, own) == {chains.snapshot(1): clouds.chain.contents[1]}
+    moved = clouds.target_cinder.export_record(chains.IDS[1])
+    assert (moved.parent_id, moved.base_image) == (None, own)
+    assert step.point.record.parent_id is None
+
+
+def test_a_target_that_has_only_the_middle_one(clouds: Clouds) -> None:
+    clouds.migrate(1)
+    pool = clouds.target.pool()
+    with pool.open(chains.BASE, writable=True) as image:
+        image.remove_snapshot(chains.snapshot(0))
+    steps = clouds.migrate(2)
+    assert [step.result for step in steps] == ['migrated', 'already there', 'migrated']
+    expect_same(clouds, 0, 1, 2)
+    assert clouds.target.images[chains.BASE].content.dump() == clouds.chain.contents[2]
+
+
+def test_a_killed_run_is_taken_up(clouds: Clouds, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but the last part of the full backup is there; it is not moved again."""
+    monkeypatch.setattr(migrate, '_PART', 64 << 20)
+
+    class Killed(BaseException):
+        pass
+
+    written = []
+    note_parts = image_session.Session.note_parts
+
+    def die(self: image_session.Session, identity: str, parts: int) -> None:
+        note_parts(self, identity, parts)
+        written.append(parts)
+        if parts > 10:
+            raise Killed
+
+    monkeypatch.setattr(image_session.Session, 'note_parts', die)
+    with pytest.raises(Killed):
+        clouds.migrate(0)
+    assert set(clouds.target.images) == {f'{chains.BASE}.part'}
+    monkeypatch.setattr(image_session.Session, 'note_parts', note_parts)
+    (step,) = clouds.migrate(0)
+    expect_same(clouds, 0)
+    assert written
+    whole = Clouds()
+    (undisturbed,) = whole.migrate(0)
+    assert step.moved < undisturbed.moved
+
+
+def test_what_differs_is_found(clouds: Clouds, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes that change on their way are seen by --verify, and taken back."""
+    commit = image_session.Session.commit
+
+    def spoil(self: image_session.Session, increment: object, is_wanted: bool) -> None:
+        (image,) = clouds.target.images.values()
+        image.content.write(123, b'?')
+        commit(self, increment, is_wanted)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(image_session.Session, 'commit', spoil)
+    with pytest.raises(errors.PortError, match='are not the same'):
+        clouds.migrate(0)
+    assert not clouds.target.images
+    with pytest.raises(errors.NotFound):
+        clouds.target_cinder.get(chains.IDS[0])
+
+
+def test_the_chain_is_looked_up_from_any_of_its_backups(clouds: Clouds) -> None:
+    (chain,) = pool_chains.find(clouds.source_cinder, clouds.source.pool(), [chains.IDS[2]])
+    assert [point.record.id for point in chain.points] == chains.IDS[:3]
+    assert chain.unknown == ()
