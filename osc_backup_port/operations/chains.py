@@ -80,6 +80,15 @@ class Chain:
         return max(before, key=self.order.__getitem__, default=None)
 
 
+def bytes_to_read(pool: ceph_pool.Pool, chain: Chain, point: Point, start: str | None) -> int:
+    """Return how many bytes an increment is, at most: what its extents cover.
+
+    :param start: the snapshot that it starts from; None: from nothing
+    """
+    with pool.open(chain.source, point.opened_at) as image:
+        return sum(extent.length for extent in image.extents(start) if extent.exists)
+
+
 def find(
     cinder: Cinder,
     pool: ceph_pool.Pool,

@@ -98,6 +98,14 @@ def plan(
     return [_plan_image(store, chain) for chain in found]
 
 
+def estimate(pool: ceph_pool.Pool, plans: collections.abc.Sequence[ImagePlan]) -> None:
+    """Let each step tell how many bytes would be read, at most; for a dry run."""
+    for image in plans:
+        for step in image.steps:
+            if step.is_new:
+                step.moved = chains.bytes_to_read(pool, image.chain, step.point, step.start)
+
+
 def _plan_image(store: archive_store.Store, chain: chains.Chain) -> ImagePlan:
     there = catalog.read_image(store, names.check_image(chain.name))
     archived = {backup.id: backup for backup in there.backups} if there else {}

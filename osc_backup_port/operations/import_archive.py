@@ -55,6 +55,12 @@ class Step:
     moved: int = 0
     error: errors.PortError | None = None
 
+    @property
+    def bytes_to_read(self) -> int:
+        """What has to be read from the archive for it."""
+        there = self.image_result == ALREADY_THERE
+        return 0 if there else self.backup.increment.stored_size
+
 
 @dataclasses.dataclass
 class ImagePlan:

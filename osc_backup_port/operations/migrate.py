@@ -53,6 +53,7 @@ class Step:
 
     :ivar start: the point that the increment starts from; None: from nothing
     :ivar size: bytes of the image at this point
+    :ivar estimate: bytes that have to be moved, at most; of a dry run only
     :ivar result: a word or two about its image and snapshot
     :ivar metadata: the same about its record
     """
@@ -62,6 +63,7 @@ class Step:
     size: int
     result: str
     metadata: import_metadata.Step | None = None
+    estimate: int = 0
     moved: int = 0
     skipped: int = 0
     error: errors.PortError | None = None
@@ -146,6 +148,16 @@ def _plan_chain(clouds: Clouds, chain: chains.Chain) -> ChainPlan:
         _check_metadata(clouds, step)
         steps.append(step)
     return ChainPlan(chain, steps)
+
+
+def estimate(clouds: Clouds, planned: Plan) -> None:
+    """Let each step tell how much would be moved, at most; for a dry run."""
+    for chain in planned.chains:
+        for step in chain.steps:
+            if step.is_missing:
+                step.estimate = chains.bytes_to_read(
+                    clouds.source, chain.chain, step.point, step.start
+                )
 
 
 def _backups_there(pool: ceph_pool.Pool, name: str) -> set[str | None]:

@@ -61,7 +61,8 @@ class CreateBackupArchive(cloud.CloudCommand, base.ColumnsBesideData, command.Li
         parser.add_argument(
             '--dry-run',
             action='store_true',
-            help='Print what would be added, and write nothing',
+            help='Print what would be added, with the bytes that would be read at most, and '
+            'write nothing',
         )
         progress_bar.add_argument(parser)
         ceph_options.add_arguments(parser)
@@ -88,7 +89,9 @@ class CreateBackupArchive(cloud.CloudCommand, base.ColumnsBesideData, command.Li
                         f'Image {image.name}: snapshot {name} is of a backup that Cinder does '
                         'not know any more; it is left out.'
                     )
-            if not parsed_args.dry_run:
+            if parsed_args.dry_run:
+                create_archive.estimate(pool, plans)
+            else:
                 create_archive.run(pool, store, plans, options, shown)
         return _created(plans)
 
@@ -182,7 +185,7 @@ class ImportBackupArchive(cloud.CloudCommand, command.Lister):
         if findings:
             self.fail_after_output(_findings(findings))
         steps = [step for image in planned.images for step in image.steps]
-        return _imported(steps)
+        return _imported(steps, parsed_args.dry_run)
 
     def _import_stream(self, parsed_args: argparse.Namespace) -> Columns:
         from osc_backup_port.operations import import_stream
@@ -215,8 +218,10 @@ def _findings(found: collections.abc.Sequence[errors.PortError]) -> errors.PortE
     return errors.SomeFailed('Not all backups could be imported:', told)
 
 
-def _imported(steps: collections.abc.Sequence[typing.Any]) -> Columns:
-    headings = ('ID', 'Name', 'Volume ID', 'Size', 'Image', 'Record', 'Bytes written')
+def _imported(steps: collections.abc.Sequence[typing.Any], is_dry_run: bool = False) -> Columns:
+    """Return the rows; of a dry run with what would be read from the archive."""
+    last = 'Bytes to read' if is_dry_run else 'Bytes written'
+    headings = ('ID', 'Name', 'Volume ID', 'Size', 'Image', 'Record', last)
     return headings, [
         (
             step.backup.id,
@@ -225,7 +230,7 @@ def _imported(steps: collections.abc.Sequence[typing.Any]) -> Columns:
             step.backup.record.size,
             'failed' if step.error else step.image_result,
             step.metadata.result if step.metadata else '-',
-            step.moved,
+            step.bytes_to_read if is_dry_run else step.moved,
         )
         for step in steps
     ]

@@ -83,7 +83,9 @@ class MigrateBackup(cloud.CloudCommand, command.Lister):
             clouds = migrate.Clouds(source, target, target_cinder)
             planned = migrate.plan(cinder, clouds, chosen, parsed_args.single, options)
             findings = planned.findings()
-            if not findings and not parsed_args.dry_run:
+            if parsed_args.dry_run:
+                migrate.estimate(clouds, planned)
+            elif not findings:
                 migrate.run(clouds, planned, options, parsed_args.verify, shown)
                 findings = planned.findings()
         self._summary = _summary(parsed_args, planned, findings)
@@ -124,9 +126,9 @@ def _summary(
     steps = planned.steps
     missing = [step for step in steps if step.is_missing]
     if parsed_args.dry_run:
-        size = units.human_size(sum(step.size for step in missing))
+        size = units.human_size(sum(step.estimate for step in missing))
         return (
-            f'{len(missing)} of {len(steps)} backups would be moved, images of {size} in all; '
+            f'{len(missing)} of {len(steps)} backups would be moved, at most {size}; '
             f'{len(findings)} findings stand in the way.'
         )
     moved = sum(step.moved for step in steps)
@@ -150,7 +152,7 @@ def _columns(planned: 'migrate.Plan') -> Columns:
             'full' if step.point.record.parent_id is None else 'incremental',
             'failed' if step.error else step.result,
             step.metadata.result if step.metadata else '-',
-            step.moved,
+            step.moved or step.estimate,
         )
         for step in planned.steps
     ]

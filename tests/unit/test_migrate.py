@@ -43,6 +43,7 @@ class Clouds:
         wanted = [chains.IDS[number] for number in numbers]
         planned = migrate.plan(self.source_cinder, both, wanted, single, OPTIONS)
         assert not planned.findings()
+        migrate.estimate(both, planned)
         migrate.run(both, planned, OPTIONS, verify, progress.Silent())
         for finding in planned.findings():
             raise finding
@@ -69,6 +70,7 @@ def expect_same(clouds: Clouds, *numbers: int) -> None:
 def test_a_chain(clouds: Clouds) -> None:
     steps = clouds.migrate(2)
     assert [step.result for step in steps] == ['migrated'] * 3
+    assert all(0 < step.moved <= step.estimate for step in steps)
     assert [step.metadata.result for step in steps if step.metadata] == ['imported'] * 3
     expect_same(clouds, 0, 1, 2)
     assert clouds.target.images[chains.BASE].content.dump() == clouds.chain.contents[2]
