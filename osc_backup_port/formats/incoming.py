@@ -47,6 +47,11 @@ class Incoming:
     increments: Iterator[model.Increment]
 
 
+def is_raw(head: bytes) -> bool:
+    """Tell from the first 16 bytes of a stream whether it would be read as raw."""
+    return not head.startswith((rbd_export.BANNER, *rbd_diff.BANNERS.values(), *_STRANGERS))
+
+
 def open_stream(reader: stream.Reader, size: int) -> Incoming:
     """Recognise the format of a stream and read its beginning.
 

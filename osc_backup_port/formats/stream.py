@@ -124,6 +124,10 @@ class Reader:
         """The hash of all that was read so far; None where it is not wanted."""
         return self._hash.result()
 
+    def do_not_hash(self) -> None:
+        """Leave the hash away after all; before anything was read."""
+        self._hash = _Hash(False)
+
     @property
     def size(self) -> int | None:
         """The bytes of the whole stream, where that can be known."""

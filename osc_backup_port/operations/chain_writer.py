@@ -59,6 +59,11 @@ class ChainWriter:
         self._made: list[str] = []
         self._track: metering.Track | None = None
 
+    @property
+    def image_name(self) -> str:
+        """What the image is called while it is written."""
+        return self._image.name
+
     def snapshot_of(self, backup_id: str | None) -> model.Snapshot | None:
         """Return the snapshot that a backup has on this image."""
         for snapshot in self._backups():

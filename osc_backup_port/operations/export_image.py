@@ -20,7 +20,7 @@ from osc_backup_port import errors, model, progress, record
 from osc_backup_port.ceph import locating, naming
 from osc_backup_port.ceph import pool as ceph_pool
 from osc_backup_port.formats import incoming, raw, rbd_diff, rbd_export, stream
-from osc_backup_port.transfer import differing, limits, metering, reading
+from osc_backup_port.transfer import differing, limits, metering, pacing, reading
 
 FORMATS = (incoming.RAW, incoming.RBD, incoming.RBD_DIFF)
 
@@ -106,7 +106,7 @@ def run(
     :raises OSError: the stream cannot be written
     """
     started = time.monotonic()
-    meter = metering.Meter(shown)
+    meter = metering.Meter(shown, pacing.Pace(bounds.rate))
     exporter = _Exporter(pool, planned, meter, shown, bounds)
     size = exporter.write(writer)
     snapshot = planned.source.snapshot

@@ -27,8 +27,8 @@ from osc_backup_port.ceph import image as ceph_image
 from osc_backup_port.ceph import lease, naming
 from osc_backup_port.ceph import pool as ceph_pool
 from osc_backup_port.formats import incoming, stream
-from osc_backup_port.operations import chain_writer, volume_metadata
-from osc_backup_port.transfer import limits, metering
+from osc_backup_port.operations import chain_writer, read_back, volume_metadata
+from osc_backup_port.transfer import limits, metering, pacing
 
 IMPORTED = 'imported'
 ALREADY_THERE = 'already there'
@@ -40,10 +40,12 @@ class Options:
 
     :param image_name: where to put it; None: where Cinder looks for it
     :param volume_metadata: the content of the ``.meta`` object
+    :param verify: read back what was written, and compare
     """
 
     image_name: str | None = None
     volume_metadata: bytes | None = None
+    verify: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -94,7 +96,9 @@ def run(
     started = time.monotonic()
     name = options.image_name or target_image(backup, parent)
     volume_metadata.check(pool, backup.id, options.volume_metadata)
-    import_ = _Import(pool, backup, name, reader, metering.Meter(shown), shown, bounds)
+    meter = metering.Meter(shown, pacing.Pace(bounds.rate))
+    import_ = _Import(pool, backup, name, reader, meter, shown, bounds)
+    import_.verify = options.verify
     with pool.lock(name) as lock:
         present = _snapshot_there(pool, name, backup)
         state = IMPORTED
@@ -106,7 +110,6 @@ def run(
         where = volume_metadata.store(pool, backup.id, options.volume_metadata)
     if present is None:
         raise errors.CephError(f'Image {name}: the snapshot of backup {backup.id} has vanished.')
-    meter = import_.meter
     return Result(
         state,
         name,
@@ -151,6 +154,7 @@ class _Import:
         self._shown = shown
         self._bounds = bounds
         self.meter = meter
+        self.verify = False
         self.format = '-'
 
     def write(self, lock: lease.Lease) -> None:
@@ -200,7 +204,10 @@ class _Import:
         for increment in arriving.increments:
             snapshot = self._snapshot_for(increment, arriving)
             self._check_size(increment, snapshot)
-            writer.add(increment, snapshot)
+            if self.verify and snapshot is not None:
+                self._add_and_compare(writer, increment, snapshot)
+            else:
+                writer.add(increment, snapshot)
             seen.extend([snapshot] if snapshot else [])
         if writer.snapshot_of(self._backup.id) is None:
             raise errors.InvalidInput(
@@ -209,6 +216,17 @@ class _Import:
                 'Give the file of this backup, or the record of one of those.',
             )
         writer.finish()
+
+    def _add_and_compare(
+        self, writer: chain_writer.ChainWriter, increment: model.Increment, snapshot: str
+    ) -> None:
+        witness = read_back.Witness(increment.from_snap is None)
+        items = witness.watch(increment.items)
+        writer.add(dataclasses.replace(increment, items=items), snapshot)
+        written = writer.snapshot_of(naming.backup_of_snapshot(snapshot))
+        if written is not None:
+            with self._pool.open(writer.image_name, written.name) as image:
+                witness.compare(image, self._bounds, self._shown)
 
     def _snapshot_for(self, increment: model.Increment, arriving: incoming.Incoming) -> str | None:
         """Return the snapshot to commit an increment as; None: none of its own."""

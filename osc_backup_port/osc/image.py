@@ -22,7 +22,7 @@ import typing
 from osc_lib.command import command
 
 from osc_backup_port import errors, files
-from osc_backup_port.osc import base, ceph_options, cloud, progress_bar
+from osc_backup_port.osc import base, ceph_options, cloud, progress_bar, transfer_options
 
 if typing.TYPE_CHECKING:
     from osc_backup_port import record
@@ -38,11 +38,23 @@ class _ImageCommand(cloud.CloudCommand, command.ShowOne):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         progress_bar.add_argument(parser)
-        parser.add_argument(
-            '--no-checksum',
-            action='store_true',
-            help='Do not compute the sha256 of the stream, whose holes have to be hashed too',
+        hashed = parser.add_mutually_exclusive_group()
+        hashed.add_argument(
+            '--checksum',
+            dest='checksum',
+            action='store_const',
+            const=True,
+            help='Compute the sha256 of the stream (default: yes, but not of a raw image, whose '
+            'holes have to be hashed too)',
         )
+        hashed.add_argument(
+            '--no-checksum',
+            dest='checksum',
+            action='store_const',
+            const=False,
+            help='Do not compute the sha256 of the stream',
+        )
+        transfer_options.add_arguments(parser)
         ceph_options.add_arguments(parser)
         return parser
 
@@ -123,8 +135,13 @@ class ExportBackupImage(base.ColumnsBesideData, _ImageCommand):
                 pool, backup, _parent(cinder, backup), parsed_args.image_format, base_id
             )
             with _output(parsed_args.file) as output:
-                writer = stream.Writer(output, not parsed_args.no_checksum)
-                result = export_image.run(pool, plan, writer, shown)
+                hashed = parsed_args.checksum
+                if hashed is None:
+                    hashed = parsed_args.image_format != 'raw'
+                writer = stream.Writer(output, hashed)
+                result = export_image.run(
+                    pool, plan, writer, shown, transfer_options.bounds(parsed_args)
+                )
             metadata = volume_metadata.export(
                 pool, backup.id, _metadata_path(parsed_args, backup.id)
             )
@@ -231,10 +248,16 @@ class ImportBackupImage(_ImageCommand):
             help='Name of the image, where it has to be another than the record asks for: '
             'volume-<volume id>.backup.base for one',
         )
+        parser.add_argument(
+            '--verify',
+            action='store_true',
+            help='Read back what was written and compare it with what came in; costs one read of '
+            'all of that',
+        )
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
-        from osc_backup_port.formats import stream
+        from osc_backup_port.formats import incoming, stream
         from osc_backup_port.operations import import_image
 
         backup, parent = self._record(parsed_args)
@@ -245,11 +268,16 @@ class ImportBackupImage(_ImageCommand):
         ):
             _warn_if_encrypted(shown, backup)
             name = str(parsed_args.file or 'stdin')
-            reader = stream.Reader(source, name, not parsed_args.no_checksum)
+            reader = stream.Reader(source, name, parsed_args.checksum is not False)
+            if parsed_args.checksum is None and incoming.is_raw(reader.peek(16)):
+                reader.do_not_hash()
             options = import_image.Options(
-                parsed_args.image_name, _read_volume_metadata(parsed_args, backup.id)
+                parsed_args.image_name,
+                _read_volume_metadata(parsed_args, backup.id),
+                parsed_args.verify,
             )
-            result = import_image.run(pool, backup, parent, reader, options, shown)
+            bounds = transfer_options.bounds(parsed_args)
+            result = import_image.run(pool, backup, parent, reader, options, shown, bounds)
         return _import_columns(backup, result)
 
     def _record(

@@ -12,11 +12,13 @@
 
 """How much may be under way at once.
 
-Peak memory of a transfer, besides the interpreter and librbd (about
-100 MiB): ``window * request_size`` for what was read and waits for its turn,
-and ``requests * request_size`` for what is being written.  With the defaults
-that is 96 MiB + 64 MiB at the very most when an image is copied to another;
-a source or a sink that is a file holds one request.
+Peak memory of a transfer, besides the interpreter and librbd (about 100 MiB,
+of which 40 are libraries): ``window * request_size`` for what was read and
+waits for its turn, and ``requests * request_size`` for what is being written.
+With the defaults that is 96 MiB + 64 MiB at the very most when an image is
+copied to another; a source or a sink that is a file holds one request, and
+five more while it is hashed.  doc/source/reference/performance.rst has what
+was measured.
 """
 
 import dataclasses
@@ -31,11 +33,26 @@ class Limits:
     :param requests: operations in flight to the cluster, of each direction
     :param request_size: bytes of the largest of them
     :param window: pieces read or being read that are not delivered yet
+    :param rate: bytes of data a second; None: no limit
     """
 
     requests: int = 16
     request_size: int = 4 * units.MIB
     window: int = 24
+    rate: int | None = None
 
 
 DEFAULT = Limits()
+
+
+def choose(
+    requests: int | None = None, request_size: int | None = None, rate: int | None = None
+) -> Limits:
+    """Return limits in which what is None is as it is by default."""
+    number = requests or DEFAULT.requests
+    return Limits(
+        requests=number,
+        request_size=request_size or DEFAULT.request_size,
+        window=number + number // 2,
+        rate=rate,
+    )

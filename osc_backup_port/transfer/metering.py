@@ -15,19 +15,22 @@
 from collections.abc import Iterable, Iterator
 
 from osc_backup_port import model, progress
+from osc_backup_port.transfer import pacing
 
 
 class Meter:
     """Counts the bytes that were moved, and those that did not have to be.
 
+    :param pace: how fast data may go by; None: as fast as it comes
     :ivar moved: bytes of data
     :ivar skipped: bytes of holes, of zeros and of what did not change
     """
 
-    def __init__(self, shown: progress.Progress) -> None:
+    def __init__(self, shown: progress.Progress, pace: pacing.Pace | None = None) -> None:
         self.moved = 0
         self.skipped = 0
         self._shown = shown
+        self._pace = pace
 
     def watch(self, items: Iterable[model.Item], size: int) -> Iterator[model.Item]:
         """Hand on all of the items of an image of *size* bytes, and count them."""
@@ -39,6 +42,8 @@ class Meter:
         self.moved += moved
         self.skipped += skipped
         self._shown.advance(moved, skipped)
+        if self._pace is not None:
+            self._pace.passed(moved)
 
 
 class Track:

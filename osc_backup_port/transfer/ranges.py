@@ -48,6 +48,13 @@ class Ranges:
         self._starts[first:last] = [low for low, _high in kept]
         self._ends[first:last] = [high for _low, high in kept]
 
+    def overlaps(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """Yield the parts of a range that these cover."""
+        for at in range(bisect.bisect_right(self._ends, start), len(self._starts)):
+            if self._starts[at] >= end:
+                break
+            yield max(start, self._starts[at]), min(end, self._ends[at])
+
     def gaps(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """Yield the parts of a range that none of these covers."""
         for at in range(bisect.bisect_right(self._ends, start), len(self._starts)):

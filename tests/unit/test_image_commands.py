@@ -119,7 +119,7 @@ class TestExport:
     ) -> None:
         path = tmp_path / 'image.raw'
 
-        columns = shell.run(image.ExportBackupImage, IDS[1], '--file', path)
+        columns = shell.run(image.ExportBackupImage, IDS[1], '--file', path, '--checksum')
 
         with io.FileIO(path) as file:
             assert (chains.blocks_of_file(file) == chain.contents[1]) is True
@@ -134,6 +134,30 @@ class TestExport:
         assert (columns['backup'], columns['image'], columns['format']) == (IDS[1], BASE, 'raw')
         assert columns['bytes_moved'] + columns['bytes_skipped'] == SIZE
         assert sorted(tmp_path.iterdir()) == sorted([path, beside])
+
+    @pytest.mark.parametrize(
+        ('options', 'hashed'),
+        [
+            (['--format', 'raw'], False),
+            (['--format', 'raw', '--checksum'], True),
+            (['--format', 'rbd'], True),
+            (['--format', 'rbd-diff'], True),
+            (['--format', 'rbd-diff', '--no-checksum'], False),
+        ],
+    )
+    def test_holes_are_not_hashed_unless_asked_for(
+        self,
+        shell: Shell,
+        chain: chains.Chain,
+        tmp_path: pathlib.Path,
+        options: list[str],
+        hashed: bool,
+    ) -> None:
+        path = tmp_path / 'image'
+
+        columns = shell.run(image.ExportBackupImage, IDS[1], '--file', path, *options)
+
+        assert (columns['sha256'] is not None) == hashed
 
     def test_format_is_of_the_image_and_f_of_the_columns(
         self, shell: Shell, chain: chains.Chain, tmp_path: pathlib.Path

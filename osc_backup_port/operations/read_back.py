@@ -1,0 +1,110 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Seeing that what was written reads as what came in.
+
+A stream from a pipe cannot be read twice.  So a checksum of each piece is kept
+while it goes by, some hundred bytes for 4 MiB, and compared with what is read
+back: one read of all that was written.
+"""
+
+import zlib
+from collections.abc import Iterator
+
+from osc_backup_port import errors, model, progress
+from osc_backup_port.ceph import image as ceph_image
+from osc_backup_port.transfer import limits, ranges, reading
+
+_ZEROS = bytes(1 << 20)
+
+
+class Witness:
+    """Remembers the items of one increment.
+
+    :param from_nothing: what no item names has to be zero
+    """
+
+    def __init__(self, from_nothing: bool) -> None:
+        self._from_nothing = from_nothing
+        self._data: list[tuple[int, int, int]] = []
+        self._written = ranges.Ranges()
+        self._zeros = ranges.Ranges()
+
+    def watch(self, items: Iterator[model.Item]) -> Iterator[model.Item]:
+        """Hand on all items, and remember them."""
+        for item in items:
+            start, end = item.offset, item.offset + item.length
+            if list(self._written.gaps(start, end)) != [(start, end)]:
+                self._forget(start, end)
+            if isinstance(item, model.Data):
+                self._data.append((start, item.length, zlib.crc32(item.data)))
+                self._written.add(start, end)
+                self._zeros.remove(start, end)
+            else:
+                self._written.remove(start, end)
+                self._zeros.add(start, end)
+            yield item
+
+    def _forget(self, start: int, end: int) -> None:
+        """An item replaces a part of earlier ones, whose checksums mean nothing now."""
+        self._data = [note for note in self._data if note[0] + note[1] <= start or end <= note[0]]
+
+    def compare(
+        self, image: ceph_image.Image, bounds: limits.Limits, shown: progress.Progress
+    ) -> None:
+        """Read everything back from *image*, opened at the end of the increment.
+
+        :raises CephError: it is not what came in
+        """
+        shown.begin('Reading back', sum(length for _start, length, _crc in self._data))
+        extents = (model.Extent(start, length, True) for start, length, _crc in self._data)
+        pieces = reading.read_items(image, extents, bounds)
+        for start, length, expected in self._data:
+            found, end = 0, start
+            while end < start + length:
+                piece = next(pieces)
+                found = _crc(piece, found)
+                end += piece.length
+            if found != expected:
+                raise _differs(image, start)
+            shown.advance(length)
+        for piece in reading.read_items(image, self._expected_holes(image), bounds):
+            if isinstance(piece, model.Data):
+                raise _differs(image, piece.offset)
+
+    def _expected_holes(self, image: ceph_image.Image) -> Iterator[model.Extent]:
+        """Yield what has data, or may have, and should read as zeros."""
+        for extent in image.extents():
+            if not extent.exists:
+                continue
+            start, end = extent.offset, extent.offset + extent.length
+            if self._from_nothing:
+                gaps = self._written.gaps(start, end)
+            else:
+                gaps = self._zeros.overlaps(start, end)
+            for low, high in gaps:
+                yield model.Extent(low, high - low, True)
+
+
+def _crc(piece: model.Item, crc: int) -> int:
+    if isinstance(piece, model.Data):
+        return zlib.crc32(piece.data, crc)
+    for at in range(0, piece.length, len(_ZEROS)):
+        crc = zlib.crc32(_ZEROS[: piece.length - at], crc)
+    return crc
+
+
+def _differs(image: ceph_image.Image, offset: int) -> errors.CephError:
+    return errors.CephError(
+        f'Image {image.name}: does not read as what was written, at offset {offset}.',
+        'What was written is removed. Look at the health of the cluster, then try again.',
+    )
