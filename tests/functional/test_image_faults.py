@@ -101,7 +101,15 @@ def cut(image: pathlib.Path, place: str, folder: pathlib.Path) -> pathlib.Path:
 
 @pytest.mark.usefixtures('unchanged')
 class TestImportRefuses:
-    @pytest.mark.parametrize('place', ['nothing', 'header', 'half', 'nearly all'])
+    @pytest.mark.parametrize(
+        'place',
+        [
+            'nothing',
+            pytest.param('header', marks=pytest.mark.long),
+            'half',
+            pytest.param('nearly all', marks=pytest.mark.long),
+        ],
+    )
     @pytest.mark.parametrize('image_format', ['raw', 'rbd', 'rbd-diff'])
     def test_a_truncated_file(
         self,
@@ -397,6 +405,7 @@ class TestStopped:
             pool.clear(chain.volume_id, chain.backups)
         pool.expect(clean)
 
+    @pytest.mark.long
     @pytest.mark.usefixtures('only_in_the_sandbox')
     def test_a_cluster_that_is_lost(
         self,

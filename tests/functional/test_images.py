@@ -102,6 +102,7 @@ class TestAChain:
         assert pool.sha256(chain.image) == chain.sums[2]
         assert chains.restore(dst, resources, middle)['sha256'] == chain.sums[1]
 
+    @pytest.mark.long
     def test_images_first_and_records_newest_first(
         self,
         dst: shell.Cloud,
@@ -122,7 +123,9 @@ class TestAChain:
         assert chains.restore(dst, resources, chain.backups[2])['sha256'] == chain.sums[2]
         assert chains.restore(dst, resources, chain.backups[0])['sha256'] == chain.sums[0]
 
-    @pytest.mark.parametrize('image_format', ['raw', 'rbd-diff'])
+    @pytest.mark.parametrize(
+        'image_format', [pytest.param('raw', marks=pytest.mark.long), 'rbd-diff']
+    )
     def test_the_middle_one_alone(
         self,
         dst: shell.Cloud,
@@ -184,6 +187,7 @@ class TestOtherChains:
             assert chains.restore(dst, resources, backup)['sha256'] == lonely.sums[0]
             chains.delete_backup(dst, backup)
 
+    @pytest.mark.long
     def test_a_second_full_beside_the_chain(
         self,
         src: shell.Cloud,
@@ -209,6 +213,7 @@ class TestOtherChains:
             assert restored['sha256'] == chain.sums[0]
             chains.delete_backup(dst, chain.backups[0])
 
+    @pytest.mark.long
     def test_a_volume_that_grew(
         self,
         src: shell.Cloud,
@@ -245,10 +250,12 @@ class TestOtherChains:
         old = chains.make_old_chain(chain, resources, tmp_path)
         chains.forget(dst, resources, old)
         with pool.unchanged():
-            files = [
-                chains.export(old, number, image_format, tmp_path / 'files')
-                for number, image_format in ((1, 'rbd-diff'), (0, 'raw'), (2, 'raw'))
-            ]
+            files = side_by_side(
+                *(
+                    functools.partial(chains.export, old, number, image_format, tmp_path / 'files')
+                    for number, image_format in ((1, 'rbd-diff'), (0, 'raw'), (2, 'raw'))
+                )
+            )
             for file in files:
                 chains.import_image(dst, *file.arguments)
             assert old.sums_of(pool) == old.sums
