@@ -143,14 +143,14 @@ class _Exporter:
         """Write the stream; return the size of the image."""
         source = self._plan.source
         point = source.snapshot.name if source.snapshot else None
+        # Opening is a dozen questions, one after the other: once is enough.
         with self._pool.open(source.image, point) as image:
             layout = image.layout()
-        if self._plan.format == incoming.RBD:
-            self._write_all(writer, self._encode_export(layout))
-        else:
-            base = self._plan.base.name if self._plan.base else None
-            self._shown.begin('Exporting', layout.size)
-            with self._pool.open(source.image, point) as image:
+            if self._plan.format == incoming.RBD:
+                self._write_all(writer, self._encode_export(layout))
+            else:
+                base = self._plan.base.name if self._plan.base else None
+                self._shown.begin('Exporting', layout.size)
                 items = reading.read_items(image, image.extents(base), self._bounds)
                 metered = self._meter.watch(items, layout.size)
                 if self._plan.format == incoming.RAW:
