@@ -101,6 +101,7 @@ def test_piped_from_cloud_to_cloud(
     assert chains.restore(dst, resources, filled.backups[1])['sha256'] == filled.sums[1]
 
 
+@pytest.mark.long
 def test_three_nights_and_a_delete(
     src: shell.Cloud,
     dst: shell.Cloud,
@@ -133,6 +134,7 @@ def test_three_nights_and_a_delete(
     assert chain.sums_of(pool) == sums
 
 
+@pytest.mark.long
 def test_an_object_store(
     src: shell.Cloud,
     dst: shell.Cloud,
@@ -170,9 +172,8 @@ def test_an_object_store(
         store.rm(bucket, recursive=True)
 
 
-@pytest.mark.parametrize(
-    'points', [3, pytest.param(20, marks=pytest.mark.long)], ids=['3 points', '20 points']
-)
+@pytest.mark.long
+@pytest.mark.parametrize('points', [3, 20], ids=['3 points', '20 points'])
 def test_killed_and_again(
     src: shell.Cloud,
     dst: shell.Cloud,

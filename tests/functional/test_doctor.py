@@ -33,6 +33,9 @@ from tests.functional import ceph, chains, shell
 from tests.functional.chains import BACKUP
 from tests.functional.conftest import Resources
 
+# Minutes, all of them together.
+pytestmark = pytest.mark.long
+
 CEPH = 'cinder.backup.drivers.ceph.CephBackupDriver'
 
 

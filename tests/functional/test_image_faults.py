@@ -376,6 +376,7 @@ class TestStopped:
             process.send_signal(number)
             assert f'Stopped by {number.name}' in ended(process)
 
+    @pytest.mark.long
     def test_killed_and_run_again(
         self,
         dst: shell.Cloud,
@@ -407,6 +408,7 @@ class TestStopped:
 
     @pytest.mark.long
     @pytest.mark.usefixtures('only_in_the_sandbox')
+    @pytest.mark.long
     def test_a_cluster_that_is_lost(
         self,
         dst: shell.Cloud,
