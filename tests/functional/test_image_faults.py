@@ -472,4 +472,5 @@ class TestTwice:
         assert sorted(result['result'] for result in results[:2]) == ['already there', 'imported']
         assert filled.sums_of(pool) == filled.sums
         assert pool.sha256(filled.image) == filled.sums[2]
-        assert not [name for name in pool.contents() if 'osc-backup-port' in name]
+        locks = [name for name in pool.contents() if name.startswith('osc-backup-port.')]
+        assert not [name for name in locks if filled.volume_id in name]
