@@ -26,10 +26,8 @@ _WINDOW = 64 * units.GIB
 #: The same where each object has to be asked for its snapshots, so that windows
 #: lie side by side: librbd lets go of the interpreter while it asks, and has
 #: only some ten questions under way in each of them.
-_PRECISE_WINDOW = 256 * units.MIB
+_PRECISE_WINDOW = units.GIB
 _SIDE_BY_SIDE = 4
-#: Objects that are not there are asked too, where that saves a window.
-_SMALL_GAP = 16 * units.MIB
 #: What our keys begin with in the metadata of an image.
 _NOTES = 'osc-backup-port.'
 
@@ -71,16 +69,8 @@ class Image:
     raises ``CephError`` when the cluster refuses or is lost.
     """
 
-    def __init__(
-        self,
-        name: str,
-        opened: Any,
-        rbd: Any,
-        client_id: int,
-        open_at: Callable[[str, str], 'contextlib.AbstractContextManager[Image]'],
-    ) -> None:
+    def __init__(self, name: str, opened: Any, rbd: Any, client_id: int) -> None:
         self.name = name
-        self._open_at = open_at
         self._client_id = client_id
         self._image = opened
         self._rbd = rbd
@@ -166,58 +156,29 @@ class Image:
 
         From the beginning of time the object map answers, where there is one
         that can be trusted: it names whole objects, so zeros may be among what
-        it calls data.  Between snapshots whole objects were wrongly reported by
-        several releases of librbd, so there the answer is precise, and each
-        object is asked for it; but only those that the object maps of the two
-        points, each by itself, know of: what is at neither has not changed.
+        it calls data.  Between snapshots the answer is precise, since whole
+        objects were wrongly reported there by several releases of librbd.
         """
         whole_object = from_snapshot is None and self._has_object_map()
-        ranges = None if from_snapshot is None else self._used_ranges(from_snapshot)
-        for found in self._windows(from_snapshot, whole_object, ranges):
+        for found in self._windows(from_snapshot, whole_object):
             yield from found
 
-    def _used_ranges(self, from_snapshot: str) -> list[tuple[int, int]] | None:
-        """Return where there are objects, now or at a snapshot; None: not known."""
-        if not self._has_object_map():
-            return None
-        with self._open_at(self.name, from_snapshot) as before:
-            if not before._has_object_map():
-                return None
-            used = [*self.extents(), *before.extents()]
-        size = self.size()
-        found: list[tuple[int, int]] = []
-        for extent in sorted(extent for extent in used if extent.exists):
-            start, end = extent.offset, min(extent.offset + extent.length, size)
-            if found and start <= found[-1][1] + _SMALL_GAP:
-                found[-1] = (found[-1][0], max(found[-1][1], end))
-            elif start < end:
-                found.append((start, end))
-        # Something has to be asked, so that what cannot be answered is told.
-        return found or [(0, min(size, units.MIB))]
-
     def _windows(
-        self,
-        from_snapshot: str | None,
-        whole_object: bool,
-        ranges: list[tuple[int, int]] | None = None,
+        self, from_snapshot: str | None, whole_object: bool
     ) -> Iterator[list[model.Extent]]:
-        """Yield the extents of each window in order, several of them asked for at once.
-
-        :param ranges: where to look; None: everywhere
-        """
+        """Yield the extents of each window in order, several of them asked for at once."""
+        size, window = self.size(), _WINDOW if whole_object else _PRECISE_WINDOW
         if self._threads is None:
             self._threads = concurrent.futures.ThreadPoolExecutor(_SIDE_BY_SIDE)
-        window = _WINDOW if whole_object else _PRECISE_WINDOW
         ahead: collections.deque[concurrent.futures.Future[list[model.Extent]]]
         ahead = collections.deque()
         try:
-            for start, end in [(0, self.size())] if ranges is None else ranges:
-                for offset in range(start, end, window):
-                    length = min(window, end - offset)
-                    asked = (offset, length, from_snapshot, whole_object)
-                    ahead.append(self._threads.submit(self._extents, *asked))
-                    if len(ahead) > 2 * _SIDE_BY_SIDE:
-                        yield ahead.popleft().result()
+            for offset in range(0, size, window):
+                length = min(window, size - offset)
+                asked = (offset, length, from_snapshot, whole_object)
+                ahead.append(self._threads.submit(self._extents, *asked))
+                if len(ahead) > _SIDE_BY_SIDE:
+                    yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()
         finally:

@@ -76,7 +76,7 @@ class Pool:
                 opened = self._rbd.Image(
                     self._ioctx, name, snapshot=snapshot, read_only=not writable
                 )
-            ours = image.Image(name, opened, self._rbd, self._client_id, self.open)
+            ours = image.Image(name, opened, self._rbd, self._client_id)
             yield ours
         finally:
             if ours is not None:

@@ -25,9 +25,8 @@ from typing import Any, Protocol
 import pytest
 
 from osc_backup_port import errors, model, units
-from osc_backup_port.ceph import image as ceph_image
 from osc_backup_port.ceph import lease, naming, pool
-from osc_backup_port.transfer import differing, limits, ranges, reading, writing
+from osc_backup_port.transfer import differing, limits, reading, writing
 
 SIZE = 20 * units.MIB
 BOUNDS = limits.Limits(requests=8, request_size=units.MIB, window=12)
@@ -81,20 +80,6 @@ def read_all(image: Any, size: int) -> bytes:
     content = Bytes(size)
     content.apply(list(reading.read_items(image, image.extents(), BOUNDS)))
     return bytes(content.data)
-
-
-def applied(items: list[model.Item], size: int) -> bytes:
-    content = Bytes(size)
-    content.apply(items)
-    return bytes(content.data)
-
-
-def merged(items: list[model.Item]) -> list[tuple[int, int]]:
-    """Return what the items cover."""
-    found = ranges.Ranges()
-    for item in items:
-        found.add(item.offset, item.offset + item.length)
-    return list(found)
 
 
 class CephContract:
@@ -340,37 +325,6 @@ class CephContract:
                 assert bytes(copy.data) == after, (start, end)
                 assert extents == sorted(extents)
                 assert sum(extent.length for extent in extents) <= SIZE
-
-    @pytest.mark.parametrize('striped', [False, True])
-    @pytest.mark.parametrize('seed', range(3))
-    def test_the_object_map_changes_nothing_in_what_is_found(
-        self, ceph: Ceph, seed: int, striped: bool, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Increments are the same, and whole images hold the same bytes, with and without it."""
-        monkeypatch.setattr(ceph_image, '_SMALL_GAP', 0)
-        monkeypatch.setattr(ceph_image, '_PRECISE_WINDOW', units.MIB)
-        where, name, source = ceph.pool(), f'{ceph.prefix}image', random.Random(seed)
-        stripes = {'stripe_unit': 65536, 'stripe_count': 3} if striped else {}
-        where.create(name, model.ImageLayout(SIZE, 20, **stripes))
-        sizes = [SIZE, SIZE // 2, SIZE + 3 * units.MIB, SIZE + 3 * units.MIB]
-        with where.open(name, writable=True) as image:
-            for number, size in enumerate(sizes):
-                image.resize(size)
-                writing.write_items(image, some_changes(source, size, 3), BOUNDS)
-                image.create_snapshot(f's{number}')
-
-        names: list[str | None] = [None, *(f's{number}' for number in range(len(sizes)))]
-        for at, start in enumerate(names):
-            for end in names[at + 1 :]:
-                with where.open(name, end) as image:
-                    assert image._has_object_map()
-                    with_it = list(reading.read_items(image, image.extents(start), BOUNDS))
-                    with monkeypatch.context() as patch:
-                        patch.setattr(ceph_image.Image, '_has_object_map', lambda self: False)
-                        without = list(reading.read_items(image, image.extents(start), BOUNDS))
-                    assert applied(with_it, image.size()) == applied(without, image.size())
-                    if start is not None:
-                        assert merged(with_it) == merged(without), (start, end)
 
     def test_extents_without_an_object_map_are_right_too(self, ceph: Ceph) -> None:
         where, name = ceph.pool(), f'{ceph.prefix}image'
