@@ -150,7 +150,7 @@ def test_items_are_pulled_no_faster_than_they_are_written(
     assert len(pulled) == 30
 
 
-def test_the_first_error_wins_and_nothing_is_submitted_after_it(
+def test_nothing_is_submitted_after_an_error(
     image: WatchedImage, cluster: fake_ceph.Cluster
 ) -> None:
     failed: list[int] = []
@@ -158,7 +158,8 @@ def test_the_first_error_wins_and_nothing_is_submitted_after_it(
     def hook(what: str) -> int:
         if what.startswith('aio_write'):
             failed.append(len(image.submitted))
-            return 28 if len(failed) == 1 else 5 if len(failed) == 2 else 0
+            # Of several that fail together, any may be told.
+            return 28 if len(failed) <= 2 else 0
         return 0
 
     cluster.hook = hook
