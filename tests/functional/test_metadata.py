@@ -132,8 +132,8 @@ class TestExport:
     ) -> None:
         arguments = (*METADATA, 'export', '--volume', fields['volume_id'], '--directory', tmp_path)
         rows = src.openstack_json(*arguments)
-        assert [row['ID'] for row in rows] == chain
-        assert {row['Result'] for row in rows} == {'written'}
+        # Not in the order of the chain: Cinder tells the second of a backup, no more.
+        assert results(rows) == dict.fromkeys(chain, 'written')
         assert {item.stem for item in tmp_path.iterdir()} == set(chain)
         # Although Cinder moves updated_at with every export.
         assert {row['Result'] for row in src.openstack_json(*arguments)} == {'unchanged'}
