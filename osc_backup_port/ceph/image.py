@@ -12,54 +12,15 @@
 
 """An open RBD image."""
 
-import collections
-import concurrent.futures
 import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from osc_backup_port import errors, model, units
+from osc_backup_port import errors, model
+from osc_backup_port.ceph import faults, survey
 
-#: Extents are asked for in windows of this size, so that the first data flows
-#: before a large image was looked through.
-_WINDOW = 64 * units.GIB
-#: The same where each object has to be asked for its snapshots, so that windows
-#: lie side by side: librbd lets go of the interpreter while it asks, and has
-#: only some ten questions under way in each of them.
-_PRECISE_WINDOW = units.GIB
-_SIDE_BY_SIDE = 4
 #: What our keys begin with in the metadata of an image.
 _NOTES = 'osc-backup-port.'
-
-
-@contextlib.contextmanager
-def translated(what: str, rbd: Any, rados: Any = None) -> Iterator[None]:
-    """Turn the errors of librbd and librados about *what* into ours."""
-    not_found = [rbd.ImageNotFound] + ([rados.ObjectNotFound] if rados else [])
-    refused = [rbd.PermissionError]
-    refused += [rados.PermissionError, rados.PermissionDeniedError] if rados else []
-    failures = [rbd.Error] + ([rados.Error] if rados else [])
-    try:
-        yield
-    except tuple(not_found) as error:
-        raise errors.NotFound(f'{what}: not there.') from error
-    except rbd.ImageExists as error:
-        raise errors.Conflict(f'{what}: is there already.') from error
-    except rbd.ImageBusy as error:
-        raise errors.Conflict(
-            f'{what}: is in use by another client.',
-            'Wait until the backup or restore that uses it has ended, then try again.',
-        ) from error
-    except tuple(refused) as error:
-        raise errors.CephError(
-            f'{what}: the cluster does not permit it: {error}.',
-            "The user needs the capability 'profile rbd' on this pool; compare with the one of "
-            'cinder-backup: ceph auth ls',
-        ) from error
-    except tuple(failures) as error:
-        raise errors.CephError(
-            f'{what}: {error}.', 'Look at the health of the cluster: ceph status'
-        ) from error
 
 
 class Image:
@@ -69,17 +30,18 @@ class Image:
     raises ``CephError`` when the cluster refuses or is lost.
     """
 
-    def __init__(self, name: str, opened: Any, rbd: Any, client_id: int) -> None:
+    def __init__(
+        self, name: str, opened: Any, rbd: Any, client_id: int, open_at: survey.OpenAt
+    ) -> None:
         self.name = name
         self._client_id = client_id
         self._image = opened
         self._rbd = rbd
-        self._threads: concurrent.futures.ThreadPoolExecutor | None = None
+        self._survey = survey.Survey(name, opened, rbd, open_at)
 
     def end_threads(self) -> None:
         """Wait for what threads of ours still ask the image; before it is closed."""
-        if self._threads is not None:
-            self._threads.shutdown(cancel_futures=True)
+        self._survey.end_threads()
 
     def size(self) -> int:
         with self._translated():
@@ -154,36 +116,13 @@ class Image:
     def extents(self, from_snapshot: str | None = None) -> Iterator[model.Extent]:
         """Yield where the image has data, or what changed since a snapshot.
 
-        From the beginning of time the object map answers, where there is one
-        that can be trusted: it names whole objects, so zeros may be among what
-        it calls data.  Between snapshots the answer is precise, since whole
-        objects were wrongly reported there by several releases of librbd.
+        In the order of their offsets.  Zeros may be among what is called data.
         """
-        whole_object = from_snapshot is None and self._has_object_map()
-        for found in self._windows(from_snapshot, whole_object):
-            yield from found
+        return self._survey.extents(from_snapshot)
 
-    def _windows(
-        self, from_snapshot: str | None, whole_object: bool
-    ) -> Iterator[list[model.Extent]]:
-        """Yield the extents of each window in order, several of them asked for at once."""
-        size, window = self.size(), _WINDOW if whole_object else _PRECISE_WINDOW
-        if self._threads is None:
-            self._threads = concurrent.futures.ThreadPoolExecutor(_SIDE_BY_SIDE)
-        ahead: collections.deque[concurrent.futures.Future[list[model.Extent]]]
-        ahead = collections.deque()
-        try:
-            for offset in range(0, size, window):
-                length = min(window, size - offset)
-                asked = (offset, length, from_snapshot, whole_object)
-                ahead.append(self._threads.submit(self._extents, *asked))
-                if len(ahead) > _SIDE_BY_SIDE:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            for future in ahead:
-                future.cancel()
+    def has_object_map(self) -> bool:
+        """Tell whether a map, which can be trusted, says what objects there are."""
+        return self._survey.has_object_map()
 
     def used(self, from_snapshot: str | None = None) -> int | None:
         """Return how many bytes it takes, or took more than a snapshot before.
@@ -191,38 +130,7 @@ class Image:
         Counted in whole objects, as ``rbd du`` does: an upper bound that only
         the object map has to be asked for.  None where there is none to trust.
         """
-        if not self._has_object_map():
-            return None
-        return sum(
-            extent.length
-            for found in self._windows(from_snapshot, True)
-            for extent in found
-            if extent.exists
-        )
-
-    def _extents(
-        self, offset: int, length: int, from_snapshot: str | None, whole_object: bool
-    ) -> list[model.Extent]:
-        found: list[model.Extent] = []
-
-        def add(at: int, count: int, exists: bool) -> None:
-            found.append(model.Extent(at, count, exists))
-
-        with self._translated():
-            self._image.diff_iterate(
-                offset, length, from_snapshot, add, include_parent=True, whole_object=whole_object
-            )
-        # Objects go by in order, which is not the order of offsets in an image
-        # with striping of its own.
-        return sorted(found)
-
-    def _has_object_map(self) -> bool:
-        rbd = self._rbd
-        wanted = rbd.RBD_FEATURE_OBJECT_MAP | rbd.RBD_FEATURE_FAST_DIFF
-        invalid = rbd.RBD_FLAG_OBJECT_MAP_INVALID | rbd.RBD_FLAG_FAST_DIFF_INVALID
-        with self._translated():
-            has_it = self._image.features() & wanted == wanted
-            return bool(has_it and not self._image.flags() & invalid)
+        return self._survey.used(from_snapshot)
 
     def read(self, offset: int, length: int) -> bytes:
         with self._translated():
@@ -245,5 +153,5 @@ class Image:
 
     @contextlib.contextmanager
     def _translated(self, more: str = '') -> Iterator[None]:
-        with translated(f'Image {self.name}{more}', self._rbd):
+        with faults.translated(f'Image {self.name}{more}', self._rbd):
             yield

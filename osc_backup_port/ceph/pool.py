@@ -13,12 +13,13 @@
 """A pool with images and objects: all that is changed there goes through here."""
 
 import contextlib
+import functools
 import time
 from collections.abc import Iterator
 from typing import Any
 
 from osc_backup_port import errors, model
-from osc_backup_port.ceph import image, lease
+from osc_backup_port.ceph import faults, image, lease
 
 #: An object with the metadata of a volume has some 2 KiB.
 _LARGEST_OBJECT = 1 << 20
@@ -76,7 +77,8 @@ class Pool:
                 opened = self._rbd.Image(
                     self._ioctx, name, snapshot=snapshot, read_only=not writable
                 )
-            ours = image.Image(name, opened, self._rbd, self._client_id)
+            open_at = functools.partial(self.open, name)
+            ours = image.Image(name, opened, self._rbd, self._client_id, open_at)
             yield ours
         finally:
             if ours is not None:
@@ -200,5 +202,5 @@ class Pool:
 
     @contextlib.contextmanager
     def _translated(self, what: str) -> Iterator[None]:
-        with image.translated(f'Pool {self.name}, {what}', self._rbd, self._rados):
+        with faults.translated(f'Pool {self.name}, {what}', self._rbd, self._rados):
             yield

@@ -29,6 +29,7 @@ from osc_backup_port.ceph import lease, naming, pool
 from osc_backup_port.transfer import differing, limits, reading, writing
 
 SIZE = 20 * units.MIB
+LARGE = 72 * units.MIB
 BOUNDS = limits.Limits(requests=8, request_size=units.MIB, window=12)
 
 
@@ -74,6 +75,19 @@ def some_changes(source: random.Random, size: int, count: int = 12) -> list[mode
             length = min(length, 3 * units.MIB)
             found.append(model.Data(start, source.randbytes(length)))
     return found
+
+
+def _far_apart(source: random.Random) -> tuple[int, list[model.Item]]:
+    """Return a size and changes of a large image, with much nothing between them."""
+    size = source.choice([LARGE, LARGE, LARGE // 2 + 4096])
+    places = [32 * units.MIB * source.randrange(3) for _ in range(3)]
+    found: list[model.Item] = []
+    for place in sorted(place for place in places if place + 8 * units.MIB <= size):
+        if source.random() < 0.4:
+            found.append(model.Zero(place, source.choice([4096, 4 * units.MIB, 6 * units.MIB])))
+        else:
+            found.append(model.Data(place + source.choice([0, 777]), source.randbytes(100_000)))
+    return size, found
 
 
 def read_all(image: Any, size: int) -> bytes:
@@ -335,6 +349,52 @@ class CephContract:
             writing.write_items(image, changes, BOUNDS)
 
             assert read_all(image, SIZE) == content.data
+
+    @pytest.mark.parametrize('seed', range(2))
+    def test_the_object_map_changes_nothing(self, ceph: Ceph, seed: int) -> None:
+        """With it and without: the same bytes, from nothing and from every snapshot.
+
+        Objects lie far apart, come, change, go, and come again; the image shrinks
+        and grows.
+        """
+        where, source = ceph.pool(), random.Random(seed)
+        names = {f'{ceph.prefix}with': None, f'{ceph.prefix}without': 1}
+        script = [_far_apart(source) for _ in range(3)]
+        for name, features in names.items():
+            where.create(name, model.ImageLayout(LARGE, features=features))
+            with where.open(name, writable=True) as image:
+                assert image.has_object_map() is (features is None)
+                for number, (size, changes) in enumerate(script):
+                    image.resize(size)
+                    writing.write_items(image, changes, BOUNDS)
+                    image.create_snapshot(f's{number}')
+
+        points: list[bytes] = []
+        for number, (size, changes) in enumerate(script):
+            content = Bytes(size)
+            before = points[-1][:size] if points else b''
+            content.data[: len(before)] = before
+            content.apply(changes)
+            points.append(bytes(content.data))
+            for start in range(-1, number):
+                for name in names:
+                    assert self._arrives(where, name, start, number, points) == points[-1], (
+                        name,
+                        start,
+                        number,
+                    )
+
+    def _arrives(
+        self, where: pool.Pool, name: str, start: int, end: int, points: list[bytes]
+    ) -> bytes:
+        """Return what somebody has who is at *start* and gets the increment to *end*."""
+        copy = Bytes(len(points[end]))
+        there = points[start][: len(copy.data)] if start >= 0 else b''
+        copy.data[: len(there)] = there
+        with where.open(name, f's{end}') as image:
+            extents = image.extents(f's{start}' if start >= 0 else None)
+            copy.apply(list(reading.read_items(image, extents, BOUNDS)))
+        return bytes(copy.data)
 
     def test_no_increment_leads_backwards(self, ceph: Ceph) -> None:
         where, name = ceph.pool(), f'{ceph.prefix}image'

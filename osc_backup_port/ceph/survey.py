@@ -1,0 +1,177 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Where an image has data, and what changed since a snapshot.
+
+From the beginning of time the object map answers, where there is one that can
+be trusted: one small read, however large the image.  Between snapshots its
+answer cannot be trusted: whole objects were wrongly reported, and left out, by
+several releases of librbd.  So there each object is asked for its own snapshots,
+but only those that the object maps of the two points, each from the beginning
+of time, know of: an object that is at neither of them has not changed.
+"""
+
+import collections
+import concurrent.futures
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
+
+from osc_backup_port import model, units
+from osc_backup_port.ceph import faults
+
+#: Extents are asked for in windows of this size, so that the first data flows
+#: before a large image was looked through.
+_WINDOW = 64 * units.GIB
+#: The same where each object has to be asked for its snapshots, so that windows
+#: lie side by side: librbd lets go of the interpreter while it asks, and has
+#: only some ten questions under way in each of them.
+_PRECISE_WINDOW = 256 * units.MIB
+_SIDE_BY_SIDE = 4
+#: Objects that are not there are asked too, where that saves a window.
+_SMALL_GAP = 16 * units.MIB
+
+
+class Surveyed(Protocol):
+    """The image at another point in time."""
+
+    def extents(self) -> Iterator[model.Extent]: ...
+
+    def has_object_map(self) -> bool: ...
+
+
+OpenAt = Callable[[str], contextlib.AbstractContextManager[Surveyed]]
+
+
+class Survey:
+    """Looks through one open image.
+
+    :param name: what to call it in an error
+    :param open_at: opens the same image at one of its snapshots
+    """
+
+    def __init__(self, name: str, opened: Any, rbd: Any, open_at: OpenAt) -> None:
+        self._name = name
+        self._image = opened
+        self._rbd = rbd
+        self._open_at = open_at
+        self._threads: concurrent.futures.ThreadPoolExecutor | None = None
+
+    def end_threads(self) -> None:
+        """Wait for what threads still ask the image; before it is closed."""
+        if self._threads is not None:
+            self._threads.shutdown(cancel_futures=True)
+
+    def has_object_map(self) -> bool:
+        """Tell whether there is one, of this point in time, that can be trusted."""
+        rbd = self._rbd
+        wanted = rbd.RBD_FEATURE_OBJECT_MAP | rbd.RBD_FEATURE_FAST_DIFF
+        invalid = rbd.RBD_FLAG_OBJECT_MAP_INVALID | rbd.RBD_FLAG_FAST_DIFF_INVALID
+        with self._translated():
+            has_it = self._image.features() & wanted == wanted
+            return bool(has_it and not self._image.flags() & invalid)
+
+    def extents(self, from_snapshot: str | None) -> Iterator[model.Extent]:
+        """Yield where the image has data, or what changed since a snapshot."""
+        whole_object = from_snapshot is None and self.has_object_map()
+        where = [(0, self._size())]
+        if from_snapshot is not None and self.has_object_map():
+            where = self._where_objects_are(from_snapshot) or where
+        for found in self._windows(where, from_snapshot, whole_object):
+            yield from found
+
+    def used(self, from_snapshot: str | None) -> int | None:
+        """Return the bytes of whole objects; None without a map to trust."""
+        if not self.has_object_map():
+            return None
+        where = [(0, self._size())]
+        return sum(
+            extent.length
+            for found in self._windows(where, from_snapshot, True)
+            for extent in found
+            if extent.exists
+        )
+
+    def _where_objects_are(self, from_snapshot: str) -> list[tuple[int, int]] | None:
+        """Return where there are objects, now or at a snapshot; None: not known."""
+        with self._open_at(from_snapshot) as before:
+            if not before.has_object_map():
+                return None
+            extents = [*self.extents(None), *before.extents()]
+        size = self._size()
+        used = (
+            (extent.offset, min(extent.offset + extent.length, size))
+            for extent in sorted(extents)
+            if extent.exists and extent.offset < size
+        )
+        # Something has to be asked, so that what cannot be answered is told.
+        return list(_join(used)) or [(0, min(size, units.MIB))]
+
+    def _windows(
+        self, where: Iterable[tuple[int, int]], from_snapshot: str | None, whole_object: bool
+    ) -> Iterator[list[model.Extent]]:
+        """Yield the extents of each window in order, several of them asked for at once."""
+        window = _WINDOW if whole_object else _PRECISE_WINDOW
+        if self._threads is None:
+            self._threads = concurrent.futures.ThreadPoolExecutor(_SIDE_BY_SIDE)
+        ahead: collections.deque[concurrent.futures.Future[list[model.Extent]]]
+        ahead = collections.deque()
+        try:
+            for start, end in where:
+                for offset in range(start, end, window):
+                    length = min(window, end - offset)
+                    asked = (offset, length, from_snapshot, whole_object)
+                    ahead.append(self._threads.submit(self._ask, *asked))
+                    if len(ahead) > 2 * _SIDE_BY_SIDE:
+                        yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
+
+    def _ask(
+        self, offset: int, length: int, from_snapshot: str | None, whole_object: bool
+    ) -> list[model.Extent]:
+        found: list[model.Extent] = []
+
+        def add(at: int, count: int, exists: bool) -> None:
+            found.append(model.Extent(at, count, exists))
+
+        with self._translated():
+            self._image.diff_iterate(
+                offset, length, from_snapshot, add, include_parent=True, whole_object=whole_object
+            )
+        # Objects go by in order, which is not the order of offsets in an image
+        # with striping of its own.
+        return sorted(found)
+
+    def _size(self) -> int:
+        with self._translated():
+            return int(self._image.size())
+
+    def _translated(self) -> contextlib.AbstractContextManager[None]:
+        return faults.translated(f'Image {self._name}', self._rbd)
+
+
+def _join(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Yield ascending ranges, those joined that lie close to each other."""
+    joined: tuple[int, int] | None = None
+    for start, end in ranges:
+        if joined is not None and start <= joined[1] + _SMALL_GAP:
+            joined = (joined[0], max(joined[1], end))
+            continue
+        if joined is not None:
+            yield joined
+        joined = (start, end)
+    if joined is not None:
+        yield joined
