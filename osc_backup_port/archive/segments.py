@@ -211,13 +211,13 @@ class Chunks(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int:
+    def read(self, count: int = -1) -> bytes:
+        # What io would make of readinto() copies everything twice.
         while not self._rest:
             piece = next(self._pieces, None)
             if piece is None:
-                return 0
+                return b''
             self._rest = memoryview(piece)
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        return count
+        taken = self._rest if count < 0 else self._rest[:count]
+        self._rest = self._rest[len(taken) :]
+        return bytes(taken)
