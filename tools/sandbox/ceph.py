@@ -23,7 +23,7 @@ from .model import VOLUMES, Cloud
 from .process import Daemon, launch, run, running, wait_ready
 from .progress import say
 
-OSD_SIZE = 40 * 2**30  # Sparse: takes from the disk what is written to it.
+OSD_SIZE = 24 * 2**30  # Sparse, but what was written once stays taken from the disk.
 
 
 def daemons(cloud: Cloud) -> list[Daemon]:
