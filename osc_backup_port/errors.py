@@ -45,6 +45,14 @@ class TruncatedStream(InvalidInput):
     """A stream ended before it was complete."""
 
 
+class DamagedArchive(InvalidInput):
+    """A part of an archive is not as it was written; what does not need it may be whole."""
+
+
+class ForgedArchive(InvalidInput):
+    """An archive has what no writer writes: none of it is to be trusted."""
+
+
 class NotFound(PortError):
     """Something that was named is not there."""
 

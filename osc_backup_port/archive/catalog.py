@@ -14,7 +14,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 from osc_backup_port import errors, model, record, units
 from osc_backup_port.archive import manifest, names, sealed
@@ -45,24 +45,48 @@ class Backup:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Damage:
+    """What cannot be used.
+
+    :param image: empty: the rest of a stream
+    :param backup_id: empty: the whole image
+    """
+
+    image: str
+    backup_id: str
+    error: errors.InvalidInput
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Image:
     """The backups that share an image, in the order in which they were added.
 
+    :param backups: those that can be had, with all that they build on
     :param unfinished: folders of increments that a dead run left behind
+    :param damaged: the others
     """
 
     name: str
     layout: model.ImageLayout
     backups: tuple[Backup, ...]
     unfinished: tuple[str, ...]
+    damaged: tuple[Damage, ...]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Catalog:
-    """All that is in an archive."""
+    """All that is in an archive.
+
+    :param lost: what is damaged besides single backups
+    """
 
     archive: manifest.Archive
     images: tuple[Image, ...]
+    lost: tuple[Damage, ...] = ()
+
+    def damage(self) -> list[Damage]:
+        """Return all that cannot be used."""
+        return [*self.lost, *(one for image in self.images for one in image.damaged)]
 
     def backups(self) -> Iterator[Backup]:
         for image in self.images:
@@ -72,15 +96,18 @@ class Catalog:
         """Return the backup of that id or name.
 
         :raises NotFound: there is none
-        :raises InvalidInput: several have that name
+        :raises InvalidInput: several have that name, or it is damaged
         """
         found = [backup for backup in self.backups() if backup.id == name_or_id]
         found = found or [
             backup for backup in self.backups() if backup.record.display_name == name_or_id
         ]
         if not found:
+            for damage in self.damage():
+                if damage.backup_id == name_or_id:
+                    raise damage.error
             raise errors.NotFound(
-                f'There is no backup {name_or_id!r} in the archive.',
+                f'There is no backup {name_or_id!r} in the archive, or it cannot be read.',
                 'See what is there: openstack volume backup archive list <archive>',
             )
         if len({backup.id for backup in found}) > 1:
@@ -94,10 +121,10 @@ class Catalog:
 
 
 def read(store: archive_store.Store) -> Catalog:
-    """Read and check the documents of a whole archive.
+    """Read and check the documents of a whole archive; what is damaged is told.
 
     :raises NotFound: there is no archive
-    :raises InvalidInput: it is damaged
+    :raises InvalidInput: none of it is to be trusted
     """
     archive = read_archive(store)
     if archive is None:
@@ -105,8 +132,17 @@ def read(store: archive_store.Store) -> Catalog:
             f'{store.name}: is not an archive: there is no {names.ARCHIVE}.',
             f'Make one: openstack volume backup archive create {store.name} <backup>',
         )
-    folders = [entry.name for entry in store.entries('') if names.is_image(entry.name)]
-    return Catalog(archive, tuple(image for name in folders if (image := read_image(store, name))))
+    images, lost = [], []
+    for entry in store.entries(''):
+        if not names.is_image(entry.name):
+            continue
+        try:
+            image = read_image(store, entry.name)
+        except errors.DamagedArchive as error:
+            lost.append(Damage(entry.name, '', error))
+        else:
+            images += [image] if image else []
+    return Catalog(archive, tuple(images), tuple(lost))
 
 
 def read_archive(store: archive_store.Store) -> manifest.Archive | None:
@@ -120,7 +156,8 @@ def read_archive(store: archive_store.Store) -> manifest.Archive | None:
 def read_image(store: archive_store.Store, name: str) -> Image | None:
     """Return what an archive has of one image, None where it has nothing.
 
-    :raises InvalidInput: it is damaged
+    :raises DamagedArchive: nothing of it can be used
+    :raises InvalidInput: nothing of the whole archive is to be trusted
     """
     where = f'{store.name}/{name}'
     content = store.get(f'{name}/{names.IMAGE}', sealed.MAX_SMALL_SIZE)
@@ -131,23 +168,26 @@ def read_image(store: archive_store.Store, name: str) -> Image | None:
         if not folders:
             return None
         raise sealed.damaged(f'{where}/{names.IMAGE}', 'is missing')
-    backups, unfinished = [], []
+    layout = manifest.decode_image(content, f'{where}/{names.IMAGE}')
+    backups, unfinished, damaged = [], [], []
     for number, backup_id in folders:
         path = f'{name}/{names.increment(number, backup_id)}'
         document = store.get(f'{path}/{names.INCREMENT}', sealed.MAX_SIZE)
         if document is None:
             unfinished.append(path)
-        else:
+            continue
+        try:
             backups.append(_read_backup(store, name, path, document))
-    check_chain(where, backups)
-    layout = manifest.decode_image(content, f'{where}/{names.IMAGE}')
-    return Image(name, layout, tuple(backups), tuple(unfinished))
+        except errors.DamagedArchive as error:
+            damaged.append(Damage(name, backup_id, error))
+    whole, dangling = connected(where, backups)
+    return Image(name, layout, whole, tuple(unfinished), (*damaged, *dangling))
 
 
 def _read_backup(store: archive_store.Store, image: str, path: str, document: bytes) -> Backup:
     increment = manifest.decode_increment(document, f'{store.name}/{path}/{names.INCREMENT}')
     if f'{image}/{increment.folder}' != path:
-        raise sealed.damaged(f'{store.name}/{path}', f'says that it is {increment.folder}')
+        raise sealed.forged(f'{store.name}/{path}', f'says that it is {increment.folder}')
     raw_record = store.get(f'{path}/{names.RECORD}', MAX_SMALL_FILE)
     metadata = store.get(f'{path}/{names.VOLUME_METADATA}', MAX_SMALL_FILE)
     return make_backup(f'{store.name}/{path}', image, increment, raw_record, metadata)
@@ -163,11 +203,14 @@ def make_backup(
     """Put together what belongs to one backup, after checking it.
 
     :param where: what to call its folder in an error
-    :raises InvalidInput: a file is missing, or not what was written
+    :raises DamagedArchive: a file is missing, or not what was written
     """
     _check_hash(f'{where}/{names.RECORD}', raw_record, increment.record_sha256)
     _check_hash(f'{where}/{names.VOLUME_METADATA}', metadata, increment.volume_metadata_sha256)
-    records = record_file.read_records(raw_record or b'', f'{where}/{names.RECORD}')
+    try:
+        records = record_file.read_records(raw_record or b'', f'{where}/{names.RECORD}')
+    except errors.InvalidInput as error:
+        raise sealed.damaged(f'{where}/{names.RECORD}', error.problem.rstrip('.')) from error
     if [found.id for found in records] != [increment.backup_id]:
         raise sealed.damaged(f'{where}/{names.RECORD}', 'is not the record of that backup')
     return Backup(image, increment, records[0], metadata)
@@ -181,7 +224,7 @@ def check_record(where: str, image: str, size: int, item: record.BackupRecord) -
 
     :param where: what to call the folder of the backup in an error
     :param size: bytes of the image
-    :raises InvalidInput: it would not
+    :raises DamagedArchive: it would not
     """
     mine = f'volume-{item.volume_id}.backup.'
     if not item.is_ceph or not image.startswith(mine):
@@ -205,25 +248,45 @@ def _check_hash(name: str, content: bytes | None, expected: str | None) -> None:
         raise sealed.damaged(name, problem)
 
 
-def check_chain(where: str, backups: Iterable[Backup]) -> None:
-    """See that every increment starts from an earlier one, and none is there twice.
+def connected(
+    where: str, backups: Sequence[Backup]
+) -> tuple[tuple[Backup, ...], tuple[Damage, ...]]:
+    """Tell the backups that start from an earlier one, or from nothing, from the others.
 
     :param where: what to call their image in an error
-    :raises InvalidInput: they are no chain
+    :raises ForgedArchive: one starts from itself or from a later one, or is there twice
     """
+    _refuse_forged_order(where, backups)
     points: set[str] = set()
-    seen: set[str] = set()
+    whole, dangling = [], []
     for backup in backups:
         increment = backup.increment
-        if increment.from_snap is not None and increment.from_snap not in points:
-            raise sealed.damaged(
-                f'{where}/{increment.folder}',
-                f'starts from snapshot {increment.from_snap}, which no earlier increment leads to',
+        if increment.from_snap is None or increment.from_snap in points:
+            points.add(increment.to_snap)
+            whole.append(backup)
+            continue
+        error = sealed.damaged(
+            f'{where}/{increment.folder}',
+            f'starts from snapshot {increment.from_snap}, which no whole increment before it '
+            'leads to',
+        )
+        dangling.append(Damage(backup.image, backup.id, error))
+    return tuple(whole), tuple(dangling)
+
+
+def _refuse_forged_order(where: str, backups: Sequence[Backup]) -> None:
+    number_of: dict[str, int] = {}
+    for number, backup in enumerate(backups):
+        if number_of.setdefault(backup.id, number) != number:
+            folder = f'{where}/{backup.increment.folder}'
+            raise sealed.forged(folder, 'that backup is there twice')
+    for number, backup in enumerate(backups):
+        start = names.backup_of_snapshot(backup.increment.from_snap or '')
+        if number_of.get(start or '', -1) >= number:
+            raise sealed.forged(
+                f'{where}/{backup.increment.folder}',
+                f'starts from snapshot {backup.increment.from_snap}, which comes after it',
             )
-        if backup.id in seen:
-            raise sealed.damaged(f'{where}/{increment.folder}', 'that backup is there twice')
-        seen.add(backup.id)
-        points.add(increment.to_snap)
 
 
 def path_to(image: Image, backup: Backup) -> list[Backup]:

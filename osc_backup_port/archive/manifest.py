@@ -139,7 +139,7 @@ def decode_image(content: bytes, name: str) -> model.ImageLayout:
         fields.number('stripe_count', 1 << 40),
     )
     if not 12 <= layout.order <= 25:
-        raise sealed.damaged(name, f'the object order is {layout.order}, expected 12 to 25')
+        raise sealed.forged(name, f'the object order is {layout.order}, expected 12 to 25')
     return layout
 
 
@@ -162,15 +162,15 @@ def decode_increment(content: bytes, name: str) -> Increment:
         fields.time('created_at'),
     )
     if names.backup_of_snapshot(info.to_snap) != info.backup_id:
-        raise sealed.damaged(name, f'leads to {info.to_snap!r}, which is no snapshot of it')
+        raise sealed.forged(name, f'leads to {info.to_snap!r}, which is no snapshot of it')
     if info.from_snap is not None and names.backup_of_snapshot(info.from_snap) is None:
-        raise sealed.damaged(name, f'starts from {info.from_snap!r}, a snapshot of no backup')
+        raise sealed.forged(name, f'starts from {info.from_snap!r}, a snapshot of no backup')
     return info
 
 
 def _segments(fields: '_Fields', name: str) -> collections.abc.Iterator[Segment]:
     if not fields.items('segments'):
-        raise sealed.damaged(name, 'has no segments, expected one at least')
+        raise sealed.forged(name, 'has no segments, expected one at least')
     for number, item in enumerate(fields.items('segments')):
         inner = _Fields(item, name)
         segment = Segment(
@@ -180,7 +180,7 @@ def _segments(fields: '_Fields', name: str) -> collections.abc.Iterator[Segment]
             inner.number('raw_size', MAX_SEGMENT_SIZE),
         )
         if names.parse_segment(segment.name) != number:
-            raise sealed.damaged(name, f'segment {number} is called {segment.name!r}')
+            raise sealed.forged(name, f'segment {number} is called {segment.name!r}')
         yield segment
 
 
@@ -190,7 +190,7 @@ class _Fields:
     def __init__(self, document: typing.Any, name: str) -> None:
         self._name = name
         if not isinstance(document, dict):
-            raise sealed.damaged(name, f'holds {type(document).__name__}, expected an object')
+            raise sealed.forged(name, f'holds {type(document).__name__}, expected an object')
         self._document = document
 
     def has(self, key: str) -> bool:
@@ -237,4 +237,4 @@ class _Fields:
 
     def _wrong(self, key: str, expected: str) -> errors.InvalidInput:
         found = repr(self._document.get(key))[:60]
-        return sealed.damaged(self._name, f'{key} is {found}, expected {expected}')
+        return sealed.forged(self._name, f'{key} is {found}, expected {expected}')

@@ -68,12 +68,22 @@ def _is_exact(document: dict[str, typing.Any], content: bytes) -> bool:
         return False
 
 
-def damaged(name: str, problem: str) -> errors.InvalidInput:
+def damaged(name: str, problem: str) -> errors.DamagedArchive:
     """Return the error for something in an archive that is not as it was written."""
-    return errors.InvalidInput(
+    return errors.DamagedArchive(
         f'{name}: {problem}.',
-        'The archive is damaged there: restore it from another copy, or create that backup anew. '
+        'The archive is damaged there: restore that from another copy of it, or put the backup '
+        'into a new archive. '
         'To see all that is wrong: openstack volume backup archive verify <archive>',
+    )
+
+
+def forged(name: str, problem: str) -> errors.ForgedArchive:
+    """Return the error for what is whole, and what no writer writes."""
+    return errors.ForgedArchive(
+        f'{name}: {problem}.',
+        'Damage does not look like that: somebody changed the archive, or it is not one of ours. '
+        'Do not use it.',
     )
 
 

@@ -18,6 +18,7 @@ before the cut.
 """
 
 import contextlib
+import dataclasses
 import io
 import tarfile
 import time
@@ -106,21 +107,25 @@ class Input:
                 f'{self.name}: is not the tar stream of an archive, which begins with '
                 f'{names.ARCHIVE}.'
             )
-        return manifest.decode_archive(first.content, f'{self.name}/{names.ARCHIVE}')
+        where = f'{self.name}/{names.ARCHIVE}'
+        return manifest.decode_archive(_small(first.content, where), where)
 
     def increments(self) -> Iterator['IncrementStream']:
-        """Yield the increments in their order; each has to be used up first."""
-        layouts: dict[str, model.ImageLayout] = {}
+        """Yield the increments in their order; what is not read of one is passed over.
+
+        :raises ForgedArchive: something is not where a writer puts it
+        """
+        layouts: dict[str, _Layout] = {}
         while (member := self._next) is not None:
             where = f'{self.name}/{"/".join(member.path)}'
             if len(member.path) == 2 and member.path[1] == names.IMAGE:
                 if member.path[0] in layouts:
-                    raise sealed.damaged(where, 'is there twice')
+                    raise sealed.forged(where, 'is there twice')
                 self._take()
-                layouts[member.path[0]] = manifest.decode_image(member.content, where)
+                layouts[member.path[0]] = _decode_layout(_small(member.content, where), where)
                 continue
             if len(member.path) != 3 or member.path[0] not in layouts:
-                raise sealed.damaged(where, 'is not expected here')
+                raise sealed.forged(where, 'is not expected here')
             increment = IncrementStream(self, layouts[member.path[0]], member.path[:2])
             yield increment
             increment.use_up()
@@ -139,17 +144,24 @@ class Input:
 class IncrementStream:
     """One increment in a stream: small files, segments, and what it says of them."""
 
-    def __init__(self, source: Input, layout: model.ImageLayout, folder: list[str]) -> None:
+    def __init__(self, source: Input, layout: '_Layout', folder: list[str]) -> None:
         parsed = names.parse_increment(folder[1])
         if parsed is None:
-            raise sealed.damaged(f'{source.name}/{"/".join(folder)}', 'is not expected here')
+            raise sealed.forged(f'{source.name}/{"/".join(folder)}', 'is not expected here')
         self.image = folder[0]
-        self.layout = layout
+        self._layout = layout
         self.backup_id = parsed[1]
         self.where = f'{source.name}/{"/".join(folder)}'
         self._source = source
         self._folder = folder
         self._files: dict[str, bytes] = {}
+
+    @property
+    def layout(self) -> model.ImageLayout:
+        """:raises DamagedArchive: it could not be read"""
+        if isinstance(self._layout, errors.DamagedArchive):
+            raise self._layout
+        return self._layout
 
     def small_file(self, name: str) -> bytes | None:
         return self._files.get(name)
@@ -163,7 +175,7 @@ class IncrementStream:
                 self._keep(name, member.content)
                 continue
             if names.parse_segment(name) != number or names.INCREMENT in self._files:
-                raise sealed.damaged(f'{self.where}/{name}', 'is not expected here')
+                raise sealed.forged(f'{self.where}/{name}', 'is not expected here')
             number += 1
             yield name, member.content
 
@@ -172,23 +184,24 @@ class IncrementStream:
         limit = sealed.MAX_SIZE if name == names.INCREMENT else catalog.MAX_SMALL_FILE
         is_late = names.INCREMENT in self._files
         if name not in known or name in self._files or is_late or len(content) > limit:
-            raise sealed.damaged(f'{self.where}/{name}', 'is not expected here')
+            raise sealed.forged(f'{self.where}/{name}', 'is not expected here')
         self._files[name] = content
 
     def finish(self) -> catalog.Backup:
         """Return what the increment says; all of its segments were read.
 
-        :raises TruncatedStream: the stream ended before it
+        :raises TruncatedStream: whatever wrote the stream gave up before that
+        :raises DamagedArchive: it is not what was written
         """
         document = self._files.get(names.INCREMENT)
         if document is None:
             raise errors.TruncatedStream(
-                f'{self.where}: the stream ends within this increment.',
-                'What came before it is complete. Send the stream again for the rest.',
+                f'{self.where}: was not finished when the stream was written.',
+                'What came before it is complete. Create the stream again for the rest.',
             )
         increment = manifest.decode_increment(document, f'{self.where}/{names.INCREMENT}')
         if increment.folder != self._folder[1]:
-            raise sealed.damaged(self.where, f'says that it is {increment.folder}')
+            raise sealed.forged(self.where, f'says that it is {increment.folder}')
         return catalog.make_backup(
             self.where,
             self.image,
@@ -202,21 +215,64 @@ class IncrementStream:
             pass
 
 
+_Layout = model.ImageLayout | errors.DamagedArchive
+
+
+def _small(content: bytes, where: str) -> bytes:
+    if len(content) > sealed.MAX_SMALL_SIZE:
+        raise sealed.forged(
+            where, f'has {len(content)} bytes, expected at most {sealed.MAX_SMALL_SIZE}'
+        )
+    return content
+
+
+def _decode_layout(content: bytes, where: str) -> _Layout:
+    try:
+        return manifest.decode_image(content, where)
+    except errors.DamagedArchive as error:
+        return error
+
+
 def read_catalog(source: Input) -> catalog.Catalog:
-    """Read a whole stream for its documents; the data goes by."""
+    """Read a whole stream for its documents; the data goes by and is not looked at.
+
+    :raises InvalidInput: this is no archive, or none of it is to be trusted
+    """
     archive = source.read_archive()
-    found: dict[str, list[catalog.Backup]] = {}
-    layouts: dict[str, model.ImageLayout] = {}
-    for increment in source.increments():
-        increment.use_up()
-        layouts[increment.image] = increment.layout
-        found.setdefault(increment.image, []).append(increment.finish())
-    for name, backups in found.items():
-        catalog.check_chain(f'{source.name}/{name}', backups)
-    images = (
-        catalog.Image(name, layouts[name], tuple(backups), ()) for name, backups in found.items()
-    )
-    return catalog.Catalog(archive, tuple(images))
+    found: dict[str, _Found] = {}
+    lost = []
+    try:
+        for increment in source.increments():
+            increment.use_up()
+            found.setdefault(increment.image, _Found()).add(increment)
+    except errors.TruncatedStream as error:
+        lost.append(catalog.Damage('', '', error))
+    images = []
+    for name, image in found.items():
+        if image.layout is None:
+            lost += image.damaged
+            continue
+        whole, dangling = catalog.connected(f'{source.name}/{name}', image.backups)
+        damaged = (*image.damaged, *dangling)
+        images.append(catalog.Image(name, image.layout, whole, (), damaged))
+    return catalog.Catalog(archive, tuple(images), tuple(lost))
+
+
+@dataclasses.dataclass
+class _Found:
+    """What went by of one image."""
+
+    layout: model.ImageLayout | None = None
+    backups: list[catalog.Backup] = dataclasses.field(default_factory=list)
+    damaged: list[catalog.Damage] = dataclasses.field(default_factory=list)
+
+    def add(self, increment: IncrementStream) -> None:
+        try:
+            self.layout = increment.layout
+            self.backups.append(increment.finish())
+        except (errors.DamagedArchive, errors.TruncatedStream) as error:
+            damage = catalog.Damage(increment.image, increment.backup_id, error)
+            self.damaged.append(damage)
 
 
 class _Header(tarfile.TarInfo):
@@ -286,19 +342,19 @@ def _members(file: io.RawIOBase, name: str) -> Iterator[Member]:
 def _check_member(info: tarfile.TarInfo, path: list[str], name: str) -> None:
     where = f'{name}: member {info.name!r}'
     if info.type not in _PLAIN or info.issparse():
-        raise errors.InvalidInput(f'{where} is not a file.', 'The archive is not one of ours.')
-    if len(path) > 1:
-        names.check_image(path[0])
-    if len(path) > 3 or (len(path) > 2 and names.parse_increment(path[1]) is None):
-        raise errors.InvalidInput(f'{where} is not expected in an archive.')
+        raise sealed.forged(where, 'is not a file')
+    if (
+        len(path) > 3
+        or (len(path) > 1 and not names.is_image(path[0]))
+        or (len(path) > 2 and names.parse_increment(path[1]) is None)
+    ):
+        raise sealed.forged(where, 'is not expected in an archive')
     if not 0 <= info.size <= _LARGEST:
-        raise archive_store.too_large(where, info.size, _LARGEST)
+        raise sealed.forged(where, f'has {info.size} bytes, expected at most {_LARGEST}')
 
 
-def _not_ours(found: str) -> errors.InvalidInput:
-    return errors.InvalidInput(
-        f'stdin: a member of the tar stream has {found}.', 'The archive is not one of ours.'
-    )
+def _not_ours(found: str) -> errors.ForgedArchive:
+    return sealed.forged('stdin: a member of the tar stream', f'has {found}')
 
 
 def _cut_short(name: str) -> errors.TruncatedStream:

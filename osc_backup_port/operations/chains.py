@@ -89,46 +89,104 @@ def bytes_to_read(pool: ceph_pool.Pool, chain: Chain, point: Point, start: str |
         return sum(extent.length for extent in image.extents(start) if extent.exists)
 
 
-def find(
-    cinder: Cinder,
-    pool: ceph_pool.Pool,
-    wanted: collections.abc.Sequence[str],
-    single: bool = False,
-) -> list[Chain]:
-    """Find the chains of backups.
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """The records of backups and of those they descend from.
+
+    :ivar failures: those that cannot be had, and those that descend from them
+    """
+
+    found: dict[str, record.BackupRecord]
+    failures: dict[str, errors.PortError]
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """The chains of backups, and the backups whose data cannot be had."""
+
+    chains: list[Chain]
+    failures: dict[str, errors.PortError]
+
+
+def read_records(
+    cinder: Cinder, wanted: collections.abc.Sequence[str], single: bool = False
+) -> Records:
+    """Ask for the records of backups; one that fails does not stop the others.
 
     :param wanted: ids of backups; those they descend from are added
-    :param single: take each out of its chain, as a full backup by itself
-    :raises PortError: a record or an image cannot be had
+    :param single: do not add them
+    :raises NotPermitted: the caller may not export records
     """
-    records = _records(cinder, wanted, with_ancestors=not single)
-    groups: dict[str, list[tuple[record.BackupRecord, locating.Location]]] = {}
-    for item in records.values():
-        location = locating.locate(pool, item, records.get(item.parent_id or ''))
-        key = item.id if single else location.image
-        groups.setdefault(key, []).append((item, location))
-    return [_chain(cinder, pool, group, single) for group in groups.values()]
-
-
-def _records(
-    cinder: Cinder, wanted: collections.abc.Sequence[str], with_ancestors: bool
-) -> dict[str, record.BackupRecord]:
-    found: dict[str, record.BackupRecord] = {}
+    records = Records({}, {})
     missing = list(dict.fromkeys(wanted))
     while missing:
-        for item in side_by_side.each(cinder.export_record, missing):
+        for key, item in zip(
+            missing, side_by_side.each(cinder.export_record, missing), strict=True
+        ):
             if isinstance(item, errors.PortError):
-                raise item
-            if not item.is_ceph:
-                raise errors.InvalidInput(
+                records.failures[key] = item
+            elif not item.is_ceph:
+                records.failures[key] = errors.InvalidInput(
                     f'Backup {item.id}: was made by {item.backup_service}, whose data does not '
                     'lie in Ceph.',
                     'Only its record can be moved: openstack volume backup metadata export',
                 )
-            found[item.id] = item
-        parents = {item.parent_id for item in found.values() if item.parent_id}
-        missing = sorted(parents - set(found)) if with_ancestors else []
-    return found
+            else:
+                records.found[key] = item
+        parents = {item.parent_id for item in records.found.values() if item.parent_id}
+        seen = records.found.keys() | records.failures.keys()
+        missing = [] if single else sorted(parents - seen)
+    _add_descendants(records.failures, records.found)
+    return records
+
+
+def _add_descendants(
+    failures: dict[str, errors.PortError], found: dict[str, record.BackupRecord]
+) -> None:
+    """Let the backups fail that descend from one that did."""
+    while left_out := [
+        item for item in found.values() if item.parent_id in failures and item.id not in failures
+    ]:
+        for item in left_out:
+            failures[item.id] = errors.Conflict(
+                f'Backup {item.id}: is left out, because it builds on backup {item.parent_id}, '
+                'which cannot be had.',
+                'To take it by itself, as a full backup: --single',
+            )
+
+
+def find(cinder: Cinder, pool: ceph_pool.Pool, records: Records, single: bool = False) -> Found:
+    """Find the chains of backups in their pool; one that fails does not stop the others.
+
+    :param single: take each out of its chain, as a full backup by itself
+    """
+    failures = dict(records.failures)
+    locations: dict[str, locating.Location] = {}
+    for item in records.found.values():
+        try:
+            parent = records.found.get(item.parent_id or '')
+            locations[item.id] = locating.locate(pool, item, parent)
+        except errors.Interrupted:
+            raise
+        except errors.PortError as error:
+            failures[item.id] = error
+    if not single:
+        _add_descendants(failures, records.found)
+    groups: dict[str, list[tuple[record.BackupRecord, locating.Location]]] = {}
+    for key, location in locations.items():
+        if key not in failures:
+            groups.setdefault(key if single else location.image, []).append(
+                (records.found[key], location)
+            )
+    chains = []
+    for group in groups.values():
+        try:
+            chains.append(_chain(cinder, pool, group, single))
+        except errors.Interrupted:
+            raise
+        except errors.PortError as error:
+            failures.update((item.id, error) for item, _location in group)
+    return Found(chains, failures)
 
 
 def _chain(

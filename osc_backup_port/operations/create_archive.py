@@ -33,6 +33,7 @@ from osc_backup_port.transfer import limits, metering
 
 ADDED = 'added'
 ALREADY_THERE = 'already there'
+FAILED = 'failed'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Step:
     result: str = 'to be added'
     moved: int = 0
     written: int = 0
+    error: errors.PortError | None = None
 
     @property
     def record(self) -> record.BackupRecord:
@@ -81,33 +83,92 @@ class ImagePlan:
     def name(self) -> str:
         return self.chain.name
 
+    def fail(self, error: errors.PortError) -> None:
+        """Tell that what is not in the archive will not get there."""
+        for step in self.steps:
+            if step.result not in (ADDED, ALREADY_THERE):
+                step.result, step.error = FAILED, error
+
+
+@dataclasses.dataclass
+class Plan:
+    """What is to be added, chain by chain.
+
+    :ivar failures: of the backups that cannot be had, by their ids
+    """
+
+    images: list[ImagePlan]
+    failures: dict[str, errors.PortError]
+
+    @property
+    def steps(self) -> list[Step]:
+        return [step for image in self.images for step in image.steps]
+
+    def findings(self) -> list[tuple[str, errors.PortError]]:
+        """Return what went wrong, or will, with the id of each backup."""
+        failed = [(step.record.id, step.error) for step in self.steps if step.error]
+        return [*self.failures.items(), *failed]
+
 
 def plan(
     cinder: chains.Cinder,
     pool: ceph_pool.Pool,
     store: archive_store.Store,
-    wanted: collections.abc.Sequence[str],
+    records: chains.Records,
     options: Options,
-) -> list[ImagePlan]:
+) -> Plan:
     """Find what has to be added; write nothing.
 
-    :param wanted: ids of backups; their ancestors are added to them
-    :raises PortError: a record or an image cannot be had, or the archive is damaged
+    :param records: of the backups, and of those they descend from
+    :raises ForgedArchive: the archive is not to be trusted
     """
-    found = chains.find(cinder, pool, wanted, options.single)
-    return [_plan_image(store, chain) for chain in found]
+    found = chains.find(cinder, pool, records, options.single)
+    planned = Plan([], found.failures)
+    for chain in found.chains:
+        try:
+            planned.images.append(_plan_image(store, chain))
+        except (errors.Interrupted, errors.ForgedArchive):
+            raise
+        except errors.PortError as error:
+            planned.failures.update((point.record.id, error) for point in chain.points)
+    return planned
 
 
-def estimate(pool: ceph_pool.Pool, plans: collections.abc.Sequence[ImagePlan]) -> None:
+def estimate(pool: ceph_pool.Pool, planned: Plan) -> None:
     """Let each step tell how many bytes would be read, at most; for a dry run."""
-    for image in plans:
+
+    def estimate_image(image: ImagePlan) -> None:
         for step in image.steps:
             if step.is_new:
                 step.moved = chains.bytes_to_read(pool, image.chain, step.point, step.start)
 
+    _each_image(planned, estimate_image)
+
+
+def _each_image(planned: Plan, work: collections.abc.Callable[[ImagePlan], None]) -> None:
+    """Call *work* for each image; one that fails does not stop the others."""
+    for image in planned.images:
+        try:
+            work(image)
+        except (errors.Interrupted, errors.ForgedArchive):
+            raise
+        except errors.PortError as error:
+            image.fail(error)
+
+
+def _read_image(store: archive_store.Store, name: str) -> catalog.Image | None:
+    """Return what an archive has of an image.
+
+    :raises DamagedArchive: a part of it
+    """
+    there = catalog.read_image(store, names.check_image(name))
+    if there is not None and there.damaged:
+        raise there.damaged[0].error
+    return there
+
 
 def _plan_image(store: archive_store.Store, chain: chains.Chain) -> ImagePlan:
-    there = catalog.read_image(store, names.check_image(chain.name))
+    there = _read_image(store, chain.name)
     archived = {backup.id: backup for backup in there.backups} if there else {}
     points = {backup.increment.to_snap for backup in archived.values()}
     steps = []
@@ -137,25 +198,27 @@ def _check_same(backup: catalog.Backup, step: Step, store: archive_store.Store) 
 def run(
     pool: ceph_pool.Pool,
     store: archive_store.Store,
-    plans: collections.abc.Sequence[ImagePlan],
+    planned: Plan,
     options: Options,
     shown: progress.Progress,
     bounds: limits.Limits = limits.DEFAULT,
 ) -> None:
     """Write what was planned; the steps tell what was done.
 
-    :raises Conflict: another run writes into the same chain
-    :raises CephError: the cluster was lost
+    A chain that fails does not stop the others.
+
     :raises OSError: the archive cannot be written
     """
-    if catalog.read_archive(store) is None:
+    if planned.images and catalog.read_archive(store) is None:
         mark = manifest.Archive(str(uuid.uuid4()), _now())
         store.put(names.ARCHIVE, manifest.encode_archive(mark))
-    for image in plans:
-        if not any(step.is_new for step in image.steps):
-            continue
-        with store.lock(image.name) as check:
-            _ImageWriter(pool, store, image, options, shown, bounds).write(check)
+
+    def write_image(image: ImagePlan) -> None:
+        if any(step.is_new for step in image.steps):
+            with store.lock(image.name) as check:
+                _ImageWriter(pool, store, image, options, shown, bounds).write(check)
+
+    _each_image(planned, write_image)
 
 
 class _ImageWriter:
@@ -180,7 +243,7 @@ class _ImageWriter:
     def write(self, check: collections.abc.Callable[[], None]) -> None:
         """:param check: raises if the lock was lost"""
         # Read once more, now that nobody else can write.
-        there = catalog.read_image(self._store, self._image.name)
+        there = _read_image(self._store, self._image.name)
         done = {backup.id for backup in there.backups} if there else set()
         if there is None:
             self._store.put(

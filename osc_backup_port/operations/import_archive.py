@@ -32,6 +32,8 @@ from osc_backup_port.transfer import limits, metering
 
 IMPORTED = 'imported'
 ALREADY_THERE = 'already there'
+FAILED = 'failed'
+NOT_IMPORTED = 'not imported'
 
 #: Segments written between two notes of how far the work is: a killed run has
 #: to move at most these again.
@@ -56,10 +58,14 @@ class Step:
     error: errors.PortError | None = None
 
     @property
+    def is_missing(self) -> bool:
+        """Whether the cluster did not have it when this was planned."""
+        return self.image_result != ALREADY_THERE
+
+    @property
     def bytes_to_read(self) -> int:
         """What has to be read from the archive for it."""
-        there = self.image_result == ALREADY_THERE
-        return 0 if there else self.backup.increment.stored_size
+        return self.backup.increment.stored_size if self.is_missing else 0
 
 
 @dataclasses.dataclass
@@ -69,6 +75,23 @@ class ImagePlan:
     image: catalog.Image
     steps: list[Step]
 
+    @property
+    def error(self) -> errors.PortError | None:
+        """What stands in the way of one of them stands in the way of all."""
+        return next((step.error for step in self.steps if step.error), None)
+
+    def fail(self, error: errors.PortError, result: str) -> None:
+        """Keep all of them out, with their records.
+
+        :param result: a word or two about the images that are missing
+        """
+        for step in self.steps:
+            step.error = step.error or error
+            if step.is_missing:
+                step.image_result = result
+            if step.metadata is not None and not step.metadata.error:
+                step.metadata.fail(error, 'not imported')
+
 
 @dataclasses.dataclass
 class Plan:
@@ -76,17 +99,23 @@ class Plan:
 
     :ivar generations: of records, parents first
     :ivar refusal: what stands in the way of all records
+    :ivar damage: what the archive has and cannot be read, if that was asked for
     """
 
     images: list[ImagePlan]
-    generations: import_metadata.Plan
+    generations: import_metadata.Plan = dataclasses.field(default_factory=list)
     refusal: errors.PortError | None = None
+    damage: list[errors.InvalidInput] = dataclasses.field(default_factory=list)
+
+    @property
+    def steps(self) -> list[Step]:
+        return [step for image in self.images for step in image.steps]
 
     def findings(self) -> list[errors.PortError]:
         """Return all that stands in the way."""
-        steps = [step for image in self.images for step in image.steps]
-        found = [self.refusal] if self.refusal else []
-        found += [step.error for step in steps if step.error]
+        found: list[errors.PortError] = [self.refusal] if self.refusal else []
+        found += self.damage
+        found += [step.error for step in self.steps if step.error]
         found += [step.error for steps_ in self.generations for step in steps_ if step.error]
         return found
 
@@ -100,23 +129,52 @@ def plan(
 ) -> Plan:
     """Say what would be done, and change nothing.
 
+    A chain of which a part is damaged, or has something in its way, stays out as a
+    whole; its whole backups can be asked for by name.
+
     :param wanted: names or ids of backups, whose ancestors are added; none: all
     :raises NotFound: the archive has no such backup
+    :raises DamagedArchive: a backup that is asked for, or an ancestor, is damaged
     """
     chosen = _choose(contents, wanted)
     images = [_plan_image(pool, image, chosen) for image in contents.images]
-    images = [image for image in images if image.steps]
-    steps = {step.backup.id: step for image in images for step in image.steps if step.is_wanted}
+    planned = Plan([image for image in images if image.steps])
+    if not wanted:
+        planned.damage = [damage.error for damage in contents.damage()]
+    for image in planned.images:
+        # A stream that was cut has all that came before the cut.
+        damage = [one.error for one in image.image.damaged if not _is_cut(one)]
+        error = image.error or (damage[0] if damage and not wanted else None)
+        if error is not None:
+            image.fail(error, NOT_IMPORTED)
+    _plan_records(cinder, planned, options)
+    return planned
+
+
+def _is_cut(damage: catalog.Damage) -> bool:
+    return isinstance(damage.error, errors.TruncatedStream)
+
+
+def _plan_records(
+    cinder: import_metadata.Cinder, planned: Plan, options: import_metadata.Options
+) -> None:
+    """Plan the records of the images in whose way nothing stands."""
+    steps = {step.backup.id: step for step in planned.steps if step.is_wanted and not step.error}
     records = [(step.backup.path, step.backup.record) for step in steps.values()]
     try:
-        generations = import_metadata.plan(cinder, count_dependents(records), options)
+        planned.generations = import_metadata.plan(cinder, count_dependents(records), options)
     except errors.Interrupted:
         raise
     except errors.PortError as error:
-        return Plan(images, [], error)
-    for metadata in itertools.chain.from_iterable(generations):
+        planned.refusal = error
+        return
+    for metadata in itertools.chain.from_iterable(planned.generations):
         steps[metadata.record.id].metadata = metadata
-    return Plan(images, generations)
+    for image in planned.images:
+        refused = [step.metadata.error for step in image.steps if step.metadata]
+        first = next(filter(None, refused), None)
+        if first is not None:
+            image.fail(first, NOT_IMPORTED)
 
 
 def _choose(contents: catalog.Catalog, wanted: Sequence[str]) -> dict[str, str]:
@@ -133,13 +191,17 @@ def _choose(contents: catalog.Catalog, wanted: Sequence[str]) -> dict[str, str]:
     by_id: dict[str, list[catalog.Backup]] = {}
     for backup in contents.backups():
         by_id.setdefault(backup.id, []).append(backup)
+    damaged = {damage.backup_id: damage.error for damage in contents.damage()}
     waiting = [contents.find(name) for name in wanted]
     while waiting:
         backup = waiting.pop()
         if backup.id not in chosen:
             chosen[backup.id] = backup.image
             # From the same image, if it is there: else it would lie there twice.
-            parents = by_id.get(backup.record.parent_id or '', [])
+            parent = backup.record.parent_id or ''
+            parents = by_id.get(parent, [])
+            if not parents and parent in damaged:
+                raise damaged[parent]
             waiting += sorted(parents, key=lambda item: item.image != backup.image)[:1]
     return chosen
 
@@ -165,7 +227,7 @@ def _obstacle(pool: ceph_pool.Pool, image: catalog.Image, step: Step) -> errors.
         if step.is_wanted:
             catalog.check_record(backup.path, image.name, backup.increment.size, backup.record)
             volume_metadata.check(pool, backup.id, backup.volume_metadata)
-        if _is_missing(step) and pool.has_image(image.name):
+        if step.is_missing and pool.has_image(image.name):
             with pool.open(image.name) as there:
                 chain_writer.check_may_add(pool.name, there)
     except errors.Interrupted:
@@ -177,13 +239,9 @@ def _obstacle(pool: ceph_pool.Pool, image: catalog.Image, step: Step) -> errors.
 
 def _without_needless(image: catalog.Image, steps: list[Step]) -> list[Step]:
     """Leave out what is only a step, where all that it leads to is there."""
-    missing = [step.backup for step in steps if step.is_wanted and _is_missing(step)]
+    missing = [step.backup for step in steps if step.is_wanted and step.is_missing]
     needed = {way.id for backup in missing for way in catalog.path_to(image, backup)}
     return [step for step in steps if step.is_wanted or step.backup.id in needed]
-
-
-def _is_missing(step: Step) -> bool:
-    return step.image_result != ALREADY_THERE
 
 
 def _snapshots_there(pool: ceph_pool.Pool, name: str) -> set[str | None]:
@@ -223,15 +281,14 @@ def run(
     A chain that fails does not stop the others, but its records stay out.
     """
     for image in planned.images:
+        if image.error is not None:
+            continue
         try:
             _import_image(pool, store, image, shown, bounds)
         except errors.Interrupted:
             raise
         except errors.PortError as error:
-            for step in image.steps:
-                step.error = step.error or error
-                if step.metadata is not None:
-                    step.metadata.fail(error, 'not imported')
+            image.fail(error, FAILED)
     import_metadata.run(cinder, planned.generations, options)
 
 
@@ -242,7 +299,7 @@ def _import_image(
     shown: progress.Progress,
     bounds: limits.Limits,
 ) -> None:
-    is_missing = any(_is_missing(step) for step in image.steps if step.is_wanted)
+    is_missing = any(step.is_missing for step in image.steps if step.is_wanted)
     # A run that was killed behind its last write leaves it, and a note; or one is
     # at work.
     is_locked = pool.read_object(naming.lock_object(image.image.name)) is not None

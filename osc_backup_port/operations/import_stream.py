@@ -40,22 +40,20 @@ def run(
     options: import_metadata.Options,
     shown: progress.Progress,
     bounds: limits.Limits = limits.DEFAULT,
-) -> Iterator[import_archive.Step]:
-    """Import all backups of a stream; yield what became of each.
+) -> Iterator[import_archive.Step | errors.PortError]:
+    """Import all backups of a stream; yield what became of each, and every error.
 
-    A stream that was cut short: what is complete is imported first.
+    A chain that is damaged, or in whose way something stands, does not stop the
+    others.  Of one that was cut short, what is complete is imported.
 
-    :raises InvalidInput: the stream is damaged
-    :raises PortError: something stands in the way of a backup
+    :raises ForgedArchive: the stream is not to be trusted from here on
+    :raises NotPermitted: the caller may not import records
     """
     source.read_archive()
     receiver = _Receiver(cinder, pool, options, shown, bounds)
     groups = itertools.groupby(source.increments(), key=lambda increment: increment.image)
     for name, group in groups:
-        cut = receiver.receive_image(name, group)
-        yield from receiver.import_records()
-        if cut is not None:
-            raise cut
+        yield from receiver.receive(name, group)
 
 
 class _Receiver:
@@ -77,11 +75,33 @@ class _Receiver:
         self._meter = metering.Meter(shown)
         self._steps: list[import_archive.Step] = []
 
-    def receive_image(
+    def receive(
+        self, name: str, group: Iterator[tar_stream.IncrementStream]
+    ) -> list[import_archive.Step | errors.PortError]:
+        """Import the increments of one image and their records."""
+        self._steps = []
+        found: list[errors.PortError] = []
+        try:
+            cut = self._receive_image(name, group)
+            found += [cut] if cut else []
+            self._import_records()
+        except (errors.Interrupted, errors.ForgedArchive, errors.NotPermitted):
+            raise
+        except errors.PortError as error:
+            found.append(error)
+            for step in self._steps:
+                step.error = error
+                if step.is_missing:
+                    step.image_result = import_archive.FAILED
+        found += [
+            step.metadata.error for step in self._steps if step.metadata and step.metadata.error
+        ]
+        return [*self._steps, *found]
+
+    def _receive_image(
         self, name: str, group: Iterator[tar_stream.IncrementStream]
     ) -> errors.TruncatedStream | None:
         """Write the increments of one image; return where the stream was cut."""
-        self._steps = []
         first = next(group)
         cut = None
         with image_session.session(
@@ -98,7 +118,7 @@ class _Receiver:
             volume_metadata.store(self._pool, step.backup.id, step.backup.volume_metadata)
         return cut
 
-    def import_records(self) -> list[import_archive.Step]:
+    def _import_records(self) -> None:
         """Import the records of the image that was received last."""
         records = import_archive.count_dependents(
             [(step.backup.path, step.backup.record) for step in self._steps]
@@ -107,7 +127,6 @@ class _Receiver:
         by_id = {step.backup.id: step for step in self._steps}
         for metadata in import_metadata.run(self._cinder, generations, self._options):
             by_id[metadata.record.id].metadata = metadata
-        return self._steps
 
     def _receive(
         self, session: image_session.Session, increment: tar_stream.IncrementStream

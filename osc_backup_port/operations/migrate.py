@@ -86,10 +86,12 @@ class Plan:
     """All that is to be done.
 
     :ivar generations: of records, parents first
+    :ivar failures: of the backups that cannot be had, by their ids
     """
 
     chains: list[ChainPlan]
     generations: import_metadata.Plan
+    failures: dict[str, errors.PortError]
 
     @property
     def steps(self) -> list[Step]:
@@ -97,7 +99,7 @@ class Plan:
 
     def findings(self) -> list[errors.PortError]:
         """Return all that stands in the way, or went wrong."""
-        found = [step.error for step in self.steps if step.error]
+        found = [*self.failures.values(), *(step.error for step in self.steps if step.error)]
         records = itertools.chain.from_iterable(self.generations)
         return found + [step.error for step in records if step.error]
 
@@ -114,24 +116,24 @@ class Clouds:
 def plan(
     source_cinder: chains.Cinder,
     clouds: Clouds,
-    wanted: collections.abc.Sequence[str],
+    records: chains.Records,
     single: bool,
     options: import_metadata.Options,
 ) -> Plan:
     """Say what would be done, and change nothing.
 
-    :param wanted: ids of backups; those they descend from are added
-    :raises PortError: a record or an image cannot be had
+    :param records: of the backups, and of those they descend from
+    :raises PortError: no record can be had, or the other cloud refuses all
     """
-    found = chains.find(source_cinder, clouds.source, wanted, single)
-    planned = [_plan_chain(clouds, chain) for chain in found]
+    found = chains.find(source_cinder, clouds.source, records, single)
+    planned = [_plan_chain(clouds, chain) for chain in found.chains]
     by_id = {step.point.record.id: step for chain in planned for step in chain.steps}
-    records = [(f'Backup {key}', step.point.record) for key, step in by_id.items()]
-    counted = import_archive.count_dependents(records)
+    named = [(f'Backup {key}', step.point.record) for key, step in by_id.items()]
+    counted = import_archive.count_dependents(named)
     generations = import_metadata.plan(clouds.target_cinder, counted, options)
     for metadata in itertools.chain.from_iterable(generations):
         by_id[metadata.record.id].metadata = metadata
-    return Plan(planned, generations)
+    return Plan(planned, generations, found.failures)
 
 
 def _plan_chain(clouds: Clouds, chain: chains.Chain) -> ChainPlan:

@@ -21,6 +21,7 @@ from osc_backup_port.archive import (
     increments,
     manifest,
     names,
+    sealed,
     segments,
     tar_stream,
 )
@@ -75,23 +76,34 @@ def run(
 
 
 def run_stream(source: tar_stream.Input, shown: progress.Progress) -> Iterator[Verdict]:
-    """Look at every backup in a stream, until the first that is damaged.
+    """Look at every backup in a stream.
 
     :raises InvalidInput: this is no archive, or what cannot be read on
     """
     source.read_archive()
+    points: dict[str, set[str | None]] = {}
     for increment in source.increments():
+        there = points.setdefault(increment.image, {None})
         described = segments.describe_all(increment.segments(), increment.where)
         arriving = increments.Arriving(increment.where)
         try:
-            head = arriving.begin(described)
+            _layout, head = increment.layout, arriving.begin(described)
             shown.begin(f'Backup {increment.backup_id}', head.size)
             for _item in metering.Meter(shown).watch(arriving.items(), head.size):
                 pass
             arriving.check(increment.finish())
+            if head.from_snap not in there:
+                raise sealed.damaged(
+                    increment.where,
+                    f'starts from snapshot {head.from_snap}, which no whole increment before it '
+                    'leads to',
+                )
+        except errors.ForgedArchive:
+            raise
         except errors.InvalidInput as error:
             yield Verdict(increment.image, increment.backup_id, DAMAGED, error)
-            return
+            continue
+        there.add(head.to_snap)
         yield Verdict(increment.image, increment.backup_id, GOOD)
 
 
@@ -112,6 +124,8 @@ def _verify_image(
             yield Verdict(image.name, backup.id, found)
         except errors.InvalidInput as error:
             yield Verdict(image.name, backup.id, DAMAGED, error)
+    for damage in image.damaged:
+        yield Verdict(image.name, damage.backup_id, DAMAGED, damage.error)
     for path in image.unfinished:
         parsed = names.parse_increment(path.split('/')[-1])
         yield Verdict(image.name, parsed[1] if parsed else path, UNFINISHED)

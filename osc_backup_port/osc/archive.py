@@ -27,6 +27,7 @@ from osc_backup_port.osc import (
     base,
     ceph_options,
     cloud,
+    failures,
     importing,
     progress_bar,
     selecting,
@@ -39,7 +40,9 @@ class CreateBackupArchive(cloud.CloudCommand, base.ColumnsBesideData, command.Li
     """Put volume backups, with the chains they belong to, into an archive.
 
     Run again, it adds only what is new: nothing that is written is written
-    again. What a run that was killed has left is used as far as it is whole.
+    again. What a run that was killed has left is used as far as it is whole. A
+    backup that cannot be had is named, with those that build on it; all others
+    are added, and the exit code is 1 then. Needs the admin role.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -76,24 +79,29 @@ class CreateBackupArchive(cloud.CloudCommand, base.ColumnsBesideData, command.Li
         wanted = selecting.wanted(parsed_args)
         options = create_archive.Options(parsed_args.single, level)
         cinder = self.cinder()
-        chosen = selecting.choose(cinder, wanted)
+        records, unfound = selecting.read_records(cinder, wanted, parsed_args.single)
         with (
-            self.open_pool(parsed_args, cinder.export_record(chosen[0])) as pool,
+            self.open_pool(parsed_args, next(iter(records.found.values()))) as pool,
             progress_bar.shown(not parsed_args.no_progress) as shown,
             _output_store(parsed_args) as store,
         ):
-            plans = create_archive.plan(cinder, pool, store, chosen, options)
-            for image in plans:
+            planned = create_archive.plan(cinder, pool, store, records, options)
+            for image in planned.images:
                 for name in image.chain.unknown:
                     shown.say(
                         f'Image {image.name}: snapshot {name} is of a backup that Cinder does '
                         'not know any more; it is left out.'
                     )
             if parsed_args.dry_run:
-                create_archive.estimate(pool, plans)
+                create_archive.estimate(pool, planned)
             else:
-                create_archive.run(pool, store, plans, options, shown)
-        return _created(plans)
+                create_archive.run(pool, store, planned, options, shown)
+        failed: list[tuple[str | None, errors.PortError]]
+        failed = [*((None, error) for error in unfound), *planned.findings()]
+        if failed:
+            total = len(unfound) + len(planned.failures) + len(planned.steps)
+            self.fail_after_output(failures.some_failed(total, failed, 'added'))
+        return _created(planned.steps)
 
 
 def _level(text: str) -> int | None:
@@ -117,7 +125,7 @@ def _output_store(parsed_args: argparse.Namespace) -> collections.abc.Iterator[t
         output.close()
 
 
-def _created(plans: collections.abc.Sequence[typing.Any]) -> Columns:
+def _created(steps: collections.abc.Sequence[typing.Any]) -> Columns:
     headings = ('ID', 'Name', 'Volume ID', 'Kind', 'Result', 'Bytes read', 'Bytes written')
     return headings, [
         (
@@ -129,8 +137,7 @@ def _created(plans: collections.abc.Sequence[typing.Any]) -> Columns:
             step.moved,
             step.written,
         )
-        for image in plans
-        for step in image.steps
+        for step in steps
     ]
 
 
@@ -140,7 +147,9 @@ class ImportBackupArchive(cloud.CloudCommand, command.Lister):
     First the images with their snapshots, then the metadata of the volumes, then
     the records: nothing half-done is ever visible. Backups that the ones asked for
     descend from come with them. What is there already is left alone; a run that
-    was killed is taken up where it stopped. Needs the admin role.
+    was killed is taken up where it stopped. A chain that is damaged, or in whose way
+    something stands, is named and left out; the others are imported, and the exit
+    code is 1 then. Needs the admin role.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -152,47 +161,50 @@ class ImportBackupArchive(cloud.CloudCommand, command.Lister):
             nargs='*',
             help='Backup(s) to import (name or ID; default: all)',
         )
-        importing.add_arguments(parser)
+        importing.add_arguments(
+            parser,
+            '. A stream is read to its end for that: to import it, it has to be sent once more',
+        )
         progress_bar.add_argument(parser)
         ceph_options.add_arguments(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
-        if parsed_args.archive == archive_place.STREAM:
+        is_stream = parsed_args.archive == archive_place.STREAM
+        if is_stream and parsed_args.backups:
+            archive_place.open_store(parsed_args.archive)  # tells what to do instead
+        if is_stream and not parsed_args.dry_run:
             return self._import_stream(parsed_args)
-        return self._import_store(parsed_args)
+        return self._import_contents(parsed_args)
 
-    def _import_store(self, parsed_args: argparse.Namespace) -> Columns:
-        from osc_backup_port.archive import catalog
+    def _import_contents(self, parsed_args: argparse.Namespace) -> Columns:
+        """Import what was read of the archive as a whole before; or say what would be done."""
         from osc_backup_port.operations import import_archive
 
-        store = archive_place.open_store(parsed_args.archive)
-        contents = catalog.read(store)
+        cinder = self.cinder()
+        contents = archive_place.read_catalog(parsed_args.archive)
         first = next(contents.backups(), None)
         if first is None:
-            raise errors.NotFound(f'{store.name}: the archive holds no backup.')
-        cinder = self.cinder()
+            archive_place.tell_damage(self, contents)
+            if contents.damage():
+                return _imported([])
+            raise errors.NotFound(f'{parsed_args.archive}: the archive holds no backup.')
         with (
             self.open_pool(parsed_args, first.record) as pool,
             progress_bar.shown(not parsed_args.no_progress) as shown,
         ):
             options = importing.options(parsed_args, pool.name)
             planned = import_archive.plan(cinder, pool, contents, parsed_args.backups, options)
-            findings = planned.findings()
-            if not findings and not parsed_args.dry_run:
+            if planned.refusal is None and not parsed_args.dry_run:
+                store = archive_place.open_store(parsed_args.archive)
                 import_archive.run(cinder, pool, store, planned, options, shown)
-                findings = planned.findings()
-        if findings:
-            self.fail_after_output(_findings(findings))
-        steps = [step for image in planned.images for step in image.steps]
-        return _imported(steps, parsed_args.dry_run)
+        return self._tell(planned.steps, planned.findings(), parsed_args.dry_run)
 
     def _import_stream(self, parsed_args: argparse.Namespace) -> Columns:
         from osc_backup_port.operations import import_stream
 
-        if parsed_args.backups or parsed_args.dry_run:
-            archive_place.open_store(archive_place.STREAM)
         steps: list[typing.Any] = []
+        found: list[errors.PortError] = []
         cinder = self.cinder()
         with (
             archive_place.input_stream() as source,
@@ -201,21 +213,28 @@ class ImportBackupArchive(cloud.CloudCommand, command.Lister):
         ):
             options = importing.options(parsed_args, pool.name)
             try:
-                for step in import_stream.run(cinder, pool, source, options, shown):
-                    steps.append(step)
+                for item in import_stream.run(cinder, pool, source, options, shown):
+                    if isinstance(item, errors.PortError):
+                        found.append(item)
+                    else:
+                        steps.append(item)
             except errors.InvalidInput as error:
                 # What came before it is imported, and is told.
-                self.fail_after_output(error)
-        found = [step.metadata.error for step in steps if step.metadata and step.metadata.error]
-        if found:
-            self.fail_after_output(_findings(found))
-        return _imported(steps)
+                found.append(error)
+        return self._tell(steps, found)
 
-
-def _findings(found: collections.abc.Sequence[errors.PortError]) -> errors.PortError:
-    """Return one error for all, each told once."""
-    told = list(dict.fromkeys(str(error) for error in found))
-    return errors.SomeFailed('Not all backups could be imported:', told)
+    def _tell(
+        self,
+        steps: collections.abc.Sequence[typing.Any],
+        findings: collections.abc.Sequence[errors.PortError],
+        is_dry_run: bool = False,
+    ) -> Columns:
+        """Return the rows; each error is told once, after them."""
+        if findings:
+            told = list(dict.fromkeys(str(error) for error in findings))
+            summary = 'In the way:' if is_dry_run else 'Not all backups could be imported:'
+            self.fail_after_output(errors.SomeFailed(summary, told))
+        return _imported(steps, is_dry_run)
 
 
 def _imported(steps: collections.abc.Sequence[typing.Any], is_dry_run: bool = False) -> Columns:
@@ -228,9 +247,16 @@ def _imported(steps: collections.abc.Sequence[typing.Any], is_dry_run: bool = Fa
             step.backup.record.display_name,
             step.backup.record.volume_id,
             step.backup.record.size,
-            'failed' if step.error else step.image_result,
-            step.metadata.result if step.metadata else '-',
+            step.image_result,
+            _record_result(step),
             step.bytes_to_read if is_dry_run else step.moved,
         )
         for step in steps
     ]
+
+
+def _record_result(step: typing.Any) -> str:
+    if step.metadata is not None:
+        return str(step.metadata.result)
+    # What is only a step on the way has no record to import.
+    return 'not imported' if step.error else '-'

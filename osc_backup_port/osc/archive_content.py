@@ -35,6 +35,7 @@ class ListBackupArchive(cloud.CloudCommand, command.Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
         contents = archive_place.read_catalog(parsed_args.archive)
+        archive_place.tell_damage(self, contents)
         headings = ('ID', 'Name', 'Volume ID', 'Size', 'Created At', 'Kind', 'Bytes stored')
         return headings, [
             (
@@ -66,6 +67,7 @@ class ShowBackupArchive(cloud.CloudCommand, command.Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
         self._contents = archive_place.read_catalog(parsed_args.archive)
+        archive_place.tell_damage(self, self._contents)
         short = ('Image', 'Number', 'ID', 'Name', 'Since', 'Size', 'Bytes stored')
         more = ('Volume ID', 'Snapshot', 'Segments', 'Archived At') if parsed_args.long else ()
         headings: tuple[str, ...] = (*short, *more)
@@ -122,8 +124,12 @@ def _tree(contents: typing.Any, long: bool) -> collections.abc.Iterator[str]:
                 bar = ' ' if branch == '└─' else '│'
                 yield f' {bar}     volume {backup.record.volume_id}'
                 yield f' {bar}     snapshot {backup.increment.to_snap}'
+        for damage in image.damaged:
+            yield f' !! {damage.backup_id}: damaged, or builds on what is'
         for path in image.unfinished:
             yield f' └─ {path.split("/")[-1]}: not finished; create the archive again to go on'
+    for damage in contents.lost:
+        yield f'{damage.image or "The rest"}: damaged'
 
 
 def _branch(backup: typing.Any, numbers: collections.abc.Mapping[str, int]) -> str:
@@ -164,11 +170,18 @@ class VerifyBackupArchive(cloud.CloudCommand, command.Lister):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
+        verdicts = []
+        told = []
         with progress_bar.shown(not parsed_args.no_progress) as shown:
-            verdicts = list(self._verdicts(parsed_args, shown))
-        bad = [verdict for verdict in verdicts if verdict.problem is not None]
-        if bad:
-            told = [str(verdict.problem) for verdict in bad]
+            try:
+                for verdict in self._verdicts(parsed_args, shown):
+                    verdicts.append(verdict)
+            except errors.InvalidInput as error:
+                if not verdicts:
+                    raise
+                told.append(str(error))
+        told = [*(str(verdict.problem) for verdict in verdicts if verdict.problem), *told]
+        if told:
             self.fail_after_output(errors.SomeFailed('The archive is damaged:', told))
         return ('ID', 'Image', 'Result'), [
             (verdict.backup_id, verdict.image, verdict.result) for verdict in verdicts
@@ -187,13 +200,14 @@ class VerifyBackupArchive(cloud.CloudCommand, command.Lister):
                 yield from verify_archive.run_stream(source, shown)
             return
         store = archive_place.open_store(parsed_args.archive)
-        if not parsed_args.against_cluster:
+        first = None
+        if parsed_args.against_cluster:
+            first = next(catalog.read(store).backups(), None)
+        if first is None:
             yield from verify_archive.run(store, shown, parsed_args.quick)
             return
-        first = next(catalog.read(store).backups(), None)
-        if first is not None:
-            with self.open_pool(parsed_args, first.record) as pool:
-                yield from verify_archive.run(store, shown, False, pool)
+        with self.open_pool(parsed_args, first.record) as pool:
+            yield from verify_archive.run(store, shown, False, pool)
 
 
 class ExtractBackupArchive(cloud.CloudCommand, command.ShowOne):

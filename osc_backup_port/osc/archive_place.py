@@ -62,3 +62,10 @@ def read_catalog(name: str) -> typing.Any:
         return catalog.read(open_store(name))
     with input_stream() as source:
         return tar_stream.read_catalog(source)
+
+
+def tell_damage(command: base.CommandMixin, contents: typing.Any) -> None:
+    """Let a command print what it can, and tell then what cannot be read."""
+    told = list(dict.fromkeys(str(damage.error) for damage in contents.damage()))
+    if told:
+        command.fail_after_output(errors.SomeFailed('A part of the archive is damaged:', told))

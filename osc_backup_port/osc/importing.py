@@ -19,8 +19,11 @@ if typing.TYPE_CHECKING:
     from osc_backup_port.operations import import_metadata
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--timeout``, ``--replace-failed`` and ``--dry-run``."""
+def add_arguments(parser: argparse.ArgumentParser, dry_run_note: str = '') -> None:
+    """Add ``--timeout``, ``--replace-failed`` and ``--dry-run``.
+
+    :param dry_run_note: what else is to be said of the last one
+    """
     parser.add_argument(
         '--timeout',
         metavar='<seconds>',
@@ -37,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--dry-run',
         action='store_true',
-        help='Say what would be done and what stands in the way, and change nothing',
+        help=f'Say what would be done and what stands in the way, and change nothing'
+        f'{dry_run_note}',
     )
 
 

@@ -69,11 +69,13 @@ class MigrateBackup(cloud.CloudCommand, command.Lister):
 
         wanted = selecting.wanted(parsed_args)
         cinder = self.cinder()
-        chosen = selecting.choose(cinder, wanted)
+        records, unfound = selecting.read_records(cinder, wanted, parsed_args.single)
+        if unfound:
+            raise unfound[0]
         other = self.other_cloud(parsed_args.to_cloud)
         target_cinder = other.cinder()
         with (
-            self.open_pool(parsed_args, cinder.export_record(chosen[0])) as source,
+            self.open_pool(parsed_args, next(iter(records.found.values()))) as source,
             cluster.open_pool(
                 ceph_options.settings_of(other.config), _target_pool(parsed_args, other)
             ) as target,
@@ -81,7 +83,7 @@ class MigrateBackup(cloud.CloudCommand, command.Lister):
         ):
             options = importing.options(parsed_args, target.name)
             clouds = migrate.Clouds(source, target, target_cinder)
-            planned = migrate.plan(cinder, clouds, chosen, parsed_args.single, options)
+            planned = migrate.plan(cinder, clouds, records, parsed_args.single, options)
             findings = planned.findings()
             if parsed_args.dry_run:
                 migrate.estimate(clouds, planned)

@@ -15,8 +15,14 @@
 import argparse
 import typing
 
+from osc_backup_port import errors
+from osc_backup_port.osc import failures
+
 if typing.TYPE_CHECKING:
-    from osc_backup_port.operations import selection
+    from osc_backup_port.operations import chains, selection
+
+    class Cinder(selection.Cinder, chains.Cinder, typing.Protocol):
+        """What this needs of the Block Storage service."""
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
@@ -53,25 +59,32 @@ def wanted(parsed_args: argparse.Namespace) -> 'selection.Selection':
     return asked
 
 
-def choose(cinder: 'selection.Cinder', asked: 'selection.Selection') -> list[str]:
-    """Return the ids of the backups that are asked for.
+def read_records(
+    cinder: 'Cinder', asked: 'selection.Selection', single: bool
+) -> tuple['chains.Records', list[errors.PortError]]:
+    """Return the records of the backups that are asked for, and what was not found.
 
     What is being made, being deleted or broken is left out, unless it is named.
 
-    :raises PortError: one that is named is not there, or there is none at all
+    :param single: without the records of those that they descend from
+    :raises PortError: none of them can be had
     """
-    from osc_backup_port import errors
-    from osc_backup_port.operations import selection
+    from osc_backup_port.operations import chains, selection
 
     found = selection.select(cinder, asked)
-    if found.failures:
-        raise found.failures[0]
     chosen = [
         backup.id for backup in found.backups if asked.backups or selection.is_backup(backup)
     ]
-    if not chosen:
+    if not chosen and not found.failures:
         raise errors.NotFound(
             'None of the backups there is available.',
             'See how they are: openstack volume backup list',
         )
-    return chosen
+    records = chains.read_records(cinder, chosen, single)
+    if not records.found:
+        failed: list[tuple[str | None, errors.PortError]]
+        failed = [*((None, error) for error in found.failures), *records.failures.items()]
+        raise (
+            failed[0][1] if len(failed) == 1 else failures.some_failed(len(failed), failed, 'read')
+        )
+    return records, found.failures

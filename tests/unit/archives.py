@@ -18,6 +18,7 @@ import pathlib
 
 from osc_backup_port import errors, progress
 from osc_backup_port.archive import catalog, store, tar_stream
+from osc_backup_port.operations import chains as pool_chains
 from osc_backup_port.operations import (
     create_archive,
     import_archive,
@@ -49,10 +50,26 @@ def create(
     single: bool = False,
     level: int | None = 3,
 ) -> list[create_archive.Step]:
+    """Create as the command does; what went wrong is raised."""
+    planned = create_all(cinder, cluster, where, wanted, single, level)
+    for _id, finding in planned.findings():
+        raise finding
+    return planned.steps
+
+
+def create_all(
+    cinder: FakeCinder,
+    cluster: fake_ceph.Cluster,
+    where: store.Store,
+    wanted: collections.abc.Sequence[str],
+    single: bool = False,
+    level: int | None = 3,
+) -> create_archive.Plan:
     options = create_archive.Options(single, level)
-    plans = create_archive.plan(cinder, cluster.pool(), where, wanted, options)
-    create_archive.run(cluster.pool(), where, plans, options, SILENT, chains.BOUNDS)
-    return [step for image in plans for step in image.steps]
+    records = pool_chains.read_records(cinder, wanted, single)
+    planned = create_archive.plan(cinder, cluster.pool(), where, records, options)
+    create_archive.run(cluster.pool(), where, planned, options, SILENT, chains.BOUNDS)
+    return planned
 
 
 def create_stream(
@@ -73,21 +90,46 @@ def import_(
     wanted: collections.abc.Sequence[str] = (),
 ) -> list[import_archive.Step]:
     """Import as the command does; a finding is raised."""
+    planned = import_all(cinder, cluster, where, wanted)
+    for finding in planned.findings():
+        raise finding
+    return planned.steps
+
+
+def import_all(
+    cinder: FakeCinder,
+    cluster: fake_ceph.Cluster,
+    where: store.Store,
+    wanted: collections.abc.Sequence[str] = (),
+) -> import_archive.Plan:
     contents = catalog.read(where)
     planned = import_archive.plan(cinder, cluster.pool(), contents, wanted, OPTIONS)
-    for finding in planned.findings():
-        raise finding
-    import_archive.run(cinder, cluster.pool(), where, planned, OPTIONS, SILENT, chains.BOUNDS)
-    for finding in planned.findings():
-        raise finding
-    return [step for image in planned.images for step in image.steps]
+    if planned.refusal is None:
+        import_archive.run(cinder, cluster.pool(), where, planned, OPTIONS, SILENT, chains.BOUNDS)
+    return planned
 
 
 def import_stream_(
     cinder: FakeCinder, cluster: fake_ceph.Cluster, content: bytes
 ) -> list[import_archive.Step]:
+    """Import as the command does; an error is raised when all is done."""
+    steps, found = import_stream_all(cinder, cluster, content)
+    for error in found:
+        raise error
+    return steps
+
+
+def import_stream_all(
+    cinder: FakeCinder, cluster: fake_ceph.Cluster, content: bytes
+) -> tuple[list[import_archive.Step], list[errors.PortError]]:
     source = tar_stream.Input(io.BytesIO(content))  # type: ignore[arg-type]
-    return list(import_stream.run(cinder, cluster.pool(), source, OPTIONS, SILENT, chains.BOUNDS))
+    steps, found = [], []
+    for item in import_stream.run(cinder, cluster.pool(), source, OPTIONS, SILENT, chains.BOUNDS):
+        if isinstance(item, errors.PortError):
+            found.append(item)
+        else:
+            steps.append(item)
+    return steps, found
 
 
 def is_good(where: store.Store) -> bool:

@@ -41,7 +41,8 @@ class Clouds:
     ) -> list[migrate.Step]:
         both = migrate.Clouds(self.source.pool(), self.target.pool(), self.target_cinder)
         wanted = [chains.IDS[number] for number in numbers]
-        planned = migrate.plan(self.source_cinder, both, wanted, single, OPTIONS)
+        records = pool_chains.read_records(self.source_cinder, wanted, single)
+        planned = migrate.plan(self.source_cinder, both, records, single, OPTIONS)
         assert not planned.findings()
         migrate.estimate(both, planned)
         migrate.run(both, planned, OPTIONS, verify, progress.Silent())
@@ -159,6 +160,7 @@ def test_what_differs_is_found(clouds: Clouds, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_chain_is_looked_up_from_any_of_its_backups(clouds: Clouds) -> None:
-    (chain,) = pool_chains.find(clouds.source_cinder, clouds.source.pool(), [chains.IDS[2]])
+    records = pool_chains.read_records(clouds.source_cinder, [chains.IDS[2]])
+    (chain,) = pool_chains.find(clouds.source_cinder, clouds.source.pool(), records).chains
     assert [point.record.id for point in chain.points] == chains.IDS[:3]
     assert chain.unknown == ()
