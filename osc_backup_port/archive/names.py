@@ -80,5 +80,10 @@ def parse_segment(name: str) -> int | None:
     return int(match.group(1)) if match else None
 
 
+def is_part(name: str) -> bool:
+    """Tell whether a file in a folder is one that a dead run was writing."""
+    return name.endswith('.part')
+
+
 def is_compressed(segment_name: str) -> bool:
     return segment_name.endswith('.zst')

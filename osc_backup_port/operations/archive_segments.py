@@ -85,11 +85,13 @@ class SegmentWriter:
 
         Also where their last record ends, and whether they are all there are.
         """
-        found = {
-            number: entry.name
-            for entry in self._store.entries(self._path)
-            if (number := names.parse_segment(entry.name)) is not None
-        }
+        found = {}
+        for entry in self._store.entries(self._path):
+            number = names.parse_segment(entry.name)
+            if number is not None:
+                found[number] = entry.name
+            elif names.is_part(entry.name):
+                self._store.delete(f'{self._path}/{entry.name}')
         done: list[manifest.Segment] = []
         position, is_complete = 0, False
         while not is_complete and len(done) in found:
