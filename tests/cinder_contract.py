@@ -75,6 +75,33 @@ class CinderContract:
     def test_admin(self, cinder: typing.Any) -> None:
         cinder.check_admin()
 
+    def test_check_import_leaves_nothing(self, cinder: typing.Any) -> None:
+        before = {backup.id for backup in cinder.list(all_projects=True)}
+        cinder.check_import()
+        assert {backup.id for backup in cinder.list(all_projects=True)} == before
+
+    def test_driver(self, cinder: typing.Any, item: BackupRecord) -> None:
+        cinder.import_record(item)
+        cinder.wait(item.id, 60)
+        assert cinder.driver() == item.backup_service
+
+    def test_in_another_project(
+        self, cinder: typing.Any, item: BackupRecord, other_project: str
+    ) -> None:
+        scoped = cinder.in_project(other_project)
+        assert scoped.project.name == other_project
+        scoped.check_import()
+        scoped.import_record(item)
+        scoped.wait(item.id, 60)
+        # An admin sees it from everywhere; it belongs to the other one.
+        assert cinder.get(item.id).project_id == scoped.project.id
+        assert scoped.room() is not None
+        assert cinder.in_project(scoped.project.id).project == scoped.project
+
+    def test_no_such_project(self, cinder: typing.Any) -> None:
+        with pytest.raises(errors.NotFound):
+            cinder.in_project(f'port-test-{uuid.uuid4()}')
+
     def test_room(self, cinder: typing.Any, item: BackupRecord) -> None:
         room = cinder.room()
         assert room.backups is None or room.backups > 0

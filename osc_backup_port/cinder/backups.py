@@ -13,13 +13,22 @@
 """Backups and their records, through the Block Storage API."""
 
 import collections.abc
+import logging
 import time
 import typing
+
+from cinderclient import exceptions as cinder_exceptions
 
 from osc_backup_port import errors, record_rules
 from osc_backup_port import record as record_module
 from osc_backup_port.cinder import client as cinder_client
-from osc_backup_port.cinder import faults, resources
+from osc_backup_port.cinder import faults, projects, resources
+
+LOG = logging.getLogger(__name__)
+
+#: In base64, and no JSON.
+_NO_RECORD = 'bm90aGluZw=='
+_ANY_DRIVER = 'cinder.backup.drivers.ceph.CephBackupDriver'
 
 _PROJECT_ID = 'os-backup-project-attr:project_id'
 # An admin finds an id in any project, so look for it in all of them.
@@ -39,13 +48,39 @@ class BackupService:
     caller's role does not allow it.  It may be used by several threads at once.
     """
 
-    def __init__(self, client: typing.Any) -> None:
-        """:param client: what ``cinder.client.connect`` returns"""
+    def __init__(self, client: typing.Any, project: projects.Project | None = None) -> None:
+        """Take what talks to the service.
+
+        :param client: what ``cinder.client.connect`` returns
+        :param project: the one that it is logged in to, where that is not the caller's
+        """
         self._client = client
+        self._client_manager: typing.Any = None
+        self.project = project
 
     @classmethod
-    def from_client_manager(cls, client_manager: typing.Any) -> 'BackupService':
-        return cls(cinder_client.connect(client_manager))
+    def from_client_manager(
+        cls, client_manager: typing.Any, project: projects.Project | None = None
+    ) -> 'BackupService':
+        """Return the service of a cloud.
+
+        :param client_manager: the one that OSC hands to commands
+        :param project: another one than that of the caller's token
+        """
+        auth = projects.Projects(client_manager).auth(project) if project else None
+        service = cls(cinder_client.connect(client_manager, auth), project)
+        service._client_manager = client_manager
+        return service
+
+    def in_project(self, name_or_id: str, domain: str | None = None) -> 'BackupService':
+        """Return this service with a token of another project.
+
+        :param domain: name or id of the domain that the project is in
+        :raises errors.NotFound: there is no such project
+        :raises errors.NotPermitted: the caller may not log in there
+        """
+        project = projects.Projects(self._client_manager).find(name_or_id, domain)
+        return BackupService.from_client_manager(self._client_manager, project)
 
     def get(self, backup_id: str) -> resources.Backup:
         """Return the backup of that id, for an admin of any project.
@@ -153,6 +188,44 @@ class BackupService:
             project_id = self._client.client.get_project_id()
             quota = self._client.quotas.get(project_id, usage=True).to_dict()
         return resources.Room(_left(quota.get('backups')), _left(quota.get('backup_gigabytes')))
+
+    def check_import(self) -> None:
+        """Make sure that records can be imported; import none.
+
+        Cinder is asked for the import of what is no record.  It looks at the caller's
+        rights first, then for a backup service that is up, and then at that.
+        Source: ``cinder/backup/api.py``, ``API.import_record``.
+
+        :raises errors.NotPermitted: the caller may not
+        :raises errors.CinderError: no backup service is up
+        """
+        with faults.as_errors('import records', 'backup:backup-import'):
+            try:
+                self._client.backups.import_record(_ANY_DRIVER, _NO_RECORD)
+            except cinder_exceptions.BadRequest:
+                return
+            raise errors.CinderError('Cinder accepts what is no record.')
+
+    def driver(self) -> str | None:
+        """Return the one driver that makes the backups of this cloud, if that is certain.
+
+        Nothing tells it but the backups that are there, and those only where one
+        service alone is up.
+        """
+        try:
+            with faults.as_errors('list the backup services', 'volume_extension:services:index'):
+                services = self._client.services.list(binary='cinder-backup')
+                query = {'all_tenants': 1, 'status': 'available'}
+                newest = self._client.backups.list(search_opts=query, limit=1)
+            up = [service for service in services if service.state == 'up']
+            if len(up) != 1 or not newest:
+                return None
+            return self.export_record(newest[0].id).backup_service
+        except errors.Interrupted:
+            raise
+        except errors.PortError as error:
+            LOG.debug('The driver is not known: %s', error)
+            return None
 
     def check_admin(self) -> None:
         """Make sure that the caller sees what belongs to all projects.

@@ -40,11 +40,12 @@ WANTED_MICROVERSION = (3, 64)
 _SETTING_PREFIXES = ('block_storage', 'volumev3', 'block_store', 'volume')
 
 
-def connect(client_manager: typing.Any) -> typing.Any:
+def connect(client_manager: typing.Any, auth: typing.Any = None) -> typing.Any:
     """Return a ``cinderclient.v3.client.Client`` for the cloud in use.
 
     :param client_manager: the one that OSC hands to commands; its session, and
         the cloud's region, interface and endpoint override are used
+    :param auth: another way to log in than the session's
     :raises errors.CinderError: the API version is not one we can use
     """
     config = client_manager.get_configuration()
@@ -54,6 +55,7 @@ def connect(client_manager: typing.Any) -> typing.Any:
         'service_type': SERVICE_TYPE,
         'service_name': _setting(config, 'service_name'),
         'endpoint_override': _setting(config, 'endpoint_override'),
+        'auth': auth,
     }
     asked = str((client_manager._api_version or {}).get('volume') or '')
     version = _negotiate(client_manager.session, where, asked)

@@ -26,6 +26,7 @@ from osc_backup_port.operations import (
     chain_writer,
     image_session,
     import_metadata,
+    rewriting,
     volume_metadata,
 )
 from osc_backup_port.transfer import limits, metering
@@ -97,14 +98,12 @@ class ImagePlan:
 class Plan:
     """All that is to be done.
 
-    :ivar generations: of records, parents first
-    :ivar refusal: what stands in the way of all records
+    :ivar records: the same of the records
     :ivar damage: what the archive has and cannot be read, if that was asked for
     """
 
     images: list[ImagePlan]
-    generations: import_metadata.Plan = dataclasses.field(default_factory=list)
-    refusal: errors.PortError | None = None
+    records: import_metadata.Plan = dataclasses.field(default_factory=import_metadata.Plan)
     damage: list[errors.InvalidInput] = dataclasses.field(default_factory=list)
 
     @property
@@ -113,11 +112,8 @@ class Plan:
 
     def findings(self) -> list[errors.PortError]:
         """Return all that stands in the way."""
-        found: list[errors.PortError] = [self.refusal] if self.refusal else []
-        found += self.damage
-        found += [step.error for step in self.steps if step.error]
-        found += [step.error for steps_ in self.generations for step in steps_ if step.error]
-        return found
+        failed = [step.error for step in self.steps if step.error]
+        return [*self.damage, *failed, *self.records.findings()]
 
 
 def plan(
@@ -160,15 +156,12 @@ def _plan_records(
 ) -> None:
     """Plan the records of the images in whose way nothing stands."""
     steps = {step.backup.id: step for step in planned.steps if step.is_wanted and not step.error}
-    records = [(step.backup.path, step.backup.record) for step in steps.values()]
-    try:
-        planned.generations = import_metadata.plan(cinder, count_dependents(records), options)
-    except errors.Interrupted:
-        raise
-    except errors.PortError as error:
-        planned.refusal = error
-        return
-    for metadata in itertools.chain.from_iterable(planned.generations):
+    records = [
+        (step.backup.path, rewriting.with_base(step.backup.record, step.backup.image))
+        for step in steps.values()
+    ]
+    planned.records = import_metadata.plan(cinder, count_dependents(records), options)
+    for metadata in planned.records.steps:
         steps[metadata.record.id].metadata = metadata
     for image in planned.images:
         refused = [step.metadata.error for step in image.steps if step.metadata]
@@ -289,7 +282,7 @@ def run(
             raise
         except errors.PortError as error:
             image.fail(error, FAILED)
-    import_metadata.run(cinder, planned.generations, options)
+    import_metadata.run(planned.records, options)
 
 
 def _import_image(

@@ -21,15 +21,20 @@ import typing
 
 from osc_backup_port import errors, record
 from osc_backup_port.cinder import resources
-from osc_backup_port.operations import import_one, side_by_side, target_state
+from osc_backup_port.operations import (
+    import_one,
+    placement,
+    preflight,
+    rewriting,
+    side_by_side,
+    target_state,
+)
 
 LOG = logging.getLogger(__name__)
 
 
-class Cinder(import_one.Cinder, typing.Protocol):
+class Cinder(import_one.Cinder, preflight.Cinder, placement.Service, typing.Protocol):
     """What this operation needs of the Block Storage service."""
-
-    def room(self) -> resources.Room: ...
 
     def delete(self, backup_id: str, timeout: float) -> None: ...
 
@@ -38,22 +43,25 @@ class Cinder(import_one.Cinder, typing.Protocol):
 class Options:
     """How to import.
 
-    :ivar ceph_pool: the pool that this cloud keeps its backups in, if known
     :ivar wait: until each is ``available`` or failed
     :ivar timeout: seconds to wait for one
     :ivar replace_failed: remove what an import that failed left behind
+    :ivar changes: what the records say otherwise then
+    :ivar owner: whose they are then
     """
 
-    ceph_pool: str | None = None
     wait: bool = True
     timeout: float = 300
     replace_failed: bool = False
+    changes: rewriting.Rewriting = dataclasses.field(default_factory=rewriting.Rewriting)
+    owner: placement.Placement = dataclasses.field(default_factory=placement.Placement)
 
 
 @dataclasses.dataclass
 class Step:
     """One record, what is to be done with it, and what became of it.
 
+    :ivar cinder: the service, with a token of the project that it goes to
     :ivar action: ``import``, ``wait`` (another run imports it), ``replace``, or
         ``nothing``
     :ivar result: a word or two for the table
@@ -61,6 +69,7 @@ class Step:
 
     record: record.BackupRecord
     file: str
+    cinder: Cinder
     action: str = 'import'
     result: str = 'to be imported'
     error: errors.PortError | None = None
@@ -69,8 +78,25 @@ class Step:
         self.action, self.result, self.error = 'nothing', result, error
 
 
-#: Steps of one generation depend on none of the same, only on earlier ones.
-Plan = list[list[Step]]
+@dataclasses.dataclass
+class Plan:
+    """What is to be done with all records.
+
+    :ivar generations: steps of one of them depend on none of the same, only on
+        earlier ones
+    :ivar obstacles: what stands in the way of all
+    """
+
+    generations: list[list[Step]] = dataclasses.field(default_factory=list)
+    obstacles: list[errors.PortError] = dataclasses.field(default_factory=list)
+
+    @property
+    def steps(self) -> list[Step]:
+        return [step for steps in self.generations for step in steps]
+
+    def findings(self) -> list[errors.PortError]:
+        """Return all that stands in the way, or went wrong."""
+        return self.obstacles + [step.error for step in self.steps if step.error]
 
 
 def plan(
@@ -82,12 +108,12 @@ def plan(
 
     :param records: with the name of the file that each is from
     :raises errors.InvalidRecord: backups are each other's parents
-    :raises errors.NotPermitted: the caller may not even look
-    :raises errors.CinderError: the quota has no room for all of them
     """
-    steps = [Step(_in_pool(item, options.ceph_pool), file) for file, item in records]
-    _warn(steps, options)
+    rewrite = options.changes.rewrite
+    steps = [Step(rewrite(item), file, cinder) for file, item in records]
     generations = _generations(steps)
+    _warn(steps, options)
+    obstacles = _place(steps, placement.Places(cinder, options.owner))
     for step, there in zip(
         steps,
         side_by_side.each(lambda step: import_one.look(cinder, step.record.id), steps),
@@ -97,17 +123,47 @@ def plan(
             step.fail(there)
         elif there is not None:
             _judge(step, there, options)
-    _check_quota(cinder, steps)
-    return generations
+    _warn_of_missing_parents(cinder, steps)
+    if not obstacles:
+        obstacles = preflight.check(_needs(steps))
+    return Plan(generations, obstacles)
 
 
-def run(cinder: Cinder, generations: Plan, options: Options) -> list[Step]:
-    """Do what *generations* say and return their steps, in order.
+def _place(
+    steps: collections.abc.Iterable[Step], places: placement.Places
+) -> list[errors.PortError]:
+    """Give each step the service that it needs; return why some have none."""
+    obstacles: dict[str, errors.PortError] = {}
+    for step in steps:
+        try:
+            step.cinder = places.service_for(step.record)
+        except errors.Interrupted:
+            raise
+        except errors.PortError as error:
+            obstacles[str(error)] = error
+    return list(obstacles.values())
 
+
+def _needs(steps: collections.abc.Iterable[Step]) -> collections.abc.Iterable[preflight.Need]:
+    needs: dict[int, preflight.Need] = {}
+    for step in steps:
+        if step.action in ('import', 'replace'):
+            need = needs.setdefault(id(step.cinder), preflight.Need(step.cinder, [], []))
+            (need.new if step.action == 'import' else need.others).append(step.record)
+    return needs.values()
+
+
+def run(planned: Plan, options: Options) -> list[Step]:
+    """Do what was planned and return the steps, in order.
+
+    :raises errors.SomeFailed: something stands in the way of all
     :raises errors.NotPermitted: the caller may not import records
     """
+    if planned.obstacles:
+        told = [str(error) for error in planned.obstacles]
+        raise errors.SomeFailed('Nothing was imported:', told)
     failed: set[str] = set()
-    for steps in generations:
+    for steps in planned.generations:
         for step in steps:
             if step.action != 'nothing' and step.record.parent_id in failed:
                 step.fail(
@@ -116,19 +172,17 @@ def run(cinder: Cinder, generations: Plan, options: Options) -> list[Step]:
                     ),
                     'not imported',
                 )
-        _run_generation(cinder, steps, options)
+        _run_generation(steps, options)
         failed |= {step.record.id for step in steps if step.error}
-    return [step for steps in generations for step in steps]
+    return planned.steps
 
 
-def _run_generation(
-    cinder: Cinder, steps: collections.abc.Sequence[Step], options: Options
-) -> None:
+def _run_generation(steps: collections.abc.Sequence[Step], options: Options) -> None:
     for step in steps:
         if step.action == 'replace':
-            _remove(cinder, step, options)
+            _remove(step, options)
     todo = [step for step in steps if step.action in ('import', 'replace')]
-    outcomes = side_by_side.each(lambda step: _import(cinder, step), todo)
+    outcomes = side_by_side.each(_import, todo)
     for step, outcome in zip(todo, outcomes, strict=True):
         if isinstance(outcome, errors.PortError):
             step.fail(outcome)
@@ -142,20 +196,20 @@ def _run_generation(
             step.result = 'importing'
             continue
         try:
-            _finish(step, _wait(cinder, step, deadline), options)
+            _finish(step, _wait(step, deadline), options)
         except errors.Interrupted:
             raise
         except errors.PortError as error:
             step.fail(error)
 
 
-def _import(cinder: Cinder, step: Step) -> None:
-    if not import_one.ask(cinder, step.record):
+def _import(step: Step) -> None:
+    if not import_one.ask(step.cinder, step.record):
         step.action = 'wait'
 
 
-def _wait(cinder: Cinder, step: Step, deadline: float) -> resources.Backup:
-    backup, ours = import_one.wait(cinder, step.record, deadline)
+def _wait(step: Step, deadline: float) -> resources.Backup:
+    backup, ours = import_one.wait(step.cinder, step.record, deadline)
     if ours:
         step.action = 'import'
     return backup
@@ -176,7 +230,10 @@ def _finish(step: Step, seen: resources.Backup, options: Options) -> None:
 
 def _judge(step: Step, there: resources.Backup, options: Options) -> None:
     """Decide about a record whose id is there already."""
-    problem = target_state.problem(step.record, there, options.ceph_pool)
+    project = step.cinder.project
+    problem = target_state.problem(
+        step.record, there, options.changes.ceph_pool, project.id if project else None
+    )
     if problem is None:
         step.action, step.result = 'nothing', 'already there'
     elif there.is_placeholder and there.status == 'creating':
@@ -187,46 +244,18 @@ def _judge(step: Step, there: resources.Backup, options: Options) -> None:
         step.fail(problem)
 
 
-def _check_quota(cinder: Cinder, steps: collections.abc.Sequence[Step]) -> None:
-    """Refuse all when the quota has no room for all; half a chain helps nobody."""
-    new = [step for step in steps if step.action == 'import']
-    # A leftover gives back its number and, since its size is 0, no gigabytes.
-    size = sum(step.record.size for step in steps if step.action in ('import', 'replace'))
-    if not size:
-        return
-    try:
-        room = cinder.room()
-    except errors.Interrupted:
-        raise
-    except errors.PortError as error:
-        LOG.debug('Quota not known: %s', error)
-        return
-    short = []
-    if room.backups is not None and room.backups < len(new):
-        short.append(f'{room.backups} more backups, expected {len(new)}')
-    if room.gigabytes is not None and room.gigabytes < size:
-        short.append(f'{room.gigabytes} GiB more of backups, expected {size}')
-    if short:
-        raise errors.CinderError(
-            f'The quota of this project has room for {" and for ".join(short)}. '
-            'Nothing was imported.',
-            'Look at the quota: openstack quota show; raise it: openstack quota set '
-            '--backups <number> --backup-gigabytes <GiB> <project>',
-        )
-
-
-def _remove(cinder: Cinder, step: Step, options: Options) -> None:
+def _remove(step: Step, options: Options) -> None:
     """Remove what a failed import left, if it is still nothing but that.
 
     Cinder deletes without asking twice, so look once more right before: between
     our first look and now another run may have made a backup of it.
     """
     try:
-        there = import_one.look(cinder, step.record.id)
+        there = import_one.look(step.cinder, step.record.id)
         if there is None:
             return
         if there.is_empty_placeholder and there.status == 'error':
-            cinder.delete(step.record.id, options.timeout)
+            step.cinder.delete(step.record.id, options.timeout)
         else:
             step.action = 'wait'
     except errors.Interrupted:
@@ -235,14 +264,9 @@ def _remove(cinder: Cinder, step: Step, options: Options) -> None:
         step.fail(error)
 
 
-def _in_pool(item: record.BackupRecord, pool: str | None) -> record.BackupRecord:
-    """Let a Ceph record name the pool of this cloud; other drivers have none."""
-    return item.with_changes(container=pool) if pool and item.is_ceph else item
-
-
 def _warn(steps: collections.abc.Sequence[Step], options: Options) -> None:
     pools = {step.record.container or '?' for step in steps if step.record.is_ceph}
-    if pools and not options.ceph_pool:
+    if pools and not options.changes.ceph_pool:
         LOG.info(
             'The pool stays as the records have it (%s). Cinder does not check that there is one '
             'of that name; if this cloud has another: --ceph-pool <pool>.',
@@ -259,7 +283,33 @@ def _warn(steps: collections.abc.Sequence[Step], options: Options) -> None:
             )
 
 
-def _generations(steps: collections.abc.Sequence[Step]) -> Plan:
+def _warn_of_missing_parents(cinder: Cinder, steps: collections.abc.Sequence[Step]) -> None:
+    """Tell which of them are increments of what is neither here nor on its way."""
+    known = {step.record.id for step in steps}
+    parents = {step.record.parent_id for step in steps if step.action == 'import'} - known
+    missing = {
+        parent
+        for parent in parents
+        if parent is not None and import_one.look(cinder, parent) is None
+    }
+    for step in steps:
+        item = step.record
+        if item.parent_id not in missing:
+            continue
+        effect = (
+            'It can be restored by itself.'
+            if item.is_ceph and item.base_image
+            else 'Before that is imported too, it can be neither restored nor deleted.'
+        )
+        LOG.warning(
+            'Backup %s: its parent %s is neither in this cloud nor imported with it. %s',
+            item.id,
+            item.parent_id,
+            effect,
+        )
+
+
+def _generations(steps: collections.abc.Sequence[Step]) -> list[list[Step]]:
     """Order the steps: those without a parent among them, their children, ..."""
     by_id = {step.record.id: step for step in steps}
     sorter = graphlib.TopologicalSorter(

@@ -28,6 +28,7 @@ from osc_backup_port.operations import (
     image_session,
     import_archive,
     import_metadata,
+    rewriting,
     volume_metadata,
 )
 from osc_backup_port.transfer import limits, metering
@@ -120,13 +121,26 @@ class _Receiver:
 
     def _import_records(self) -> None:
         """Import the records of the image that was received last."""
-        records = import_archive.count_dependents(
-            [(step.backup.path, step.backup.record) for step in self._steps]
+        planned = self._plan_records(
+            [(step.backup.path, step.backup.image, step.backup.record) for step in self._steps]
         )
-        generations = import_metadata.plan(self._cinder, records, self._options)
         by_id = {step.backup.id: step for step in self._steps}
-        for metadata in import_metadata.run(self._cinder, generations, self._options):
+        for metadata in import_metadata.run(planned, self._options):
             by_id[metadata.record.id].metadata = metadata
+
+    def _plan_records(
+        self, items: list[tuple[str, str, record.BackupRecord]]
+    ) -> import_metadata.Plan:
+        """Plan the import of records, each with where it is and its image.
+
+        :raises PortError: something stands in the way of all of them
+        """
+        records = [(where, rewriting.with_base(item, image)) for where, image, item in items]
+        counted = import_archive.count_dependents(records)
+        planned = import_metadata.plan(self._cinder, counted, self._options)
+        if planned.obstacles:
+            raise planned.obstacles[0]
+        return planned
 
     def _receive(
         self, session: image_session.Session, increment: tar_stream.IncrementStream
@@ -164,12 +178,13 @@ class _Receiver:
         records = [(where, item) for item in record_file.read_records(raw, where)]
         if [item.id for _where, item in records] != [increment.backup_id]:
             raise sealed.damaged(where, 'is not the record of that backup')
-        for step in itertools.chain.from_iterable(
-            import_metadata.plan(self._cinder, records, self._options)
-        ):
-            if step.error is not None:
-                raise step.error
+        item = records[0][1]
+        # The quota has to have room for all of the chain.
+        before = [(step.backup.path, increment.image, step.backup.record) for step in self._steps]
+        planned = self._plan_records([*before, (where, increment.image, item)])
+        for error in planned.findings():
+            raise error
         volume_metadata.check(
             self._pool, increment.backup_id, increment.small_file(names.VOLUME_METADATA)
         )
-        return records[0][1]
+        return item

@@ -33,6 +33,7 @@ from osc_backup_port.operations import (
     image_session,
     import_archive,
     import_metadata,
+    rewriting,
     volume_metadata,
 )
 from osc_backup_port.transfer import limits, metering, reading
@@ -85,12 +86,12 @@ class ChainPlan:
 class Plan:
     """All that is to be done.
 
-    :ivar generations: of records, parents first
+    :ivar records: the same of the records
     :ivar failures: of the backups that cannot be had, by their ids
     """
 
     chains: list[ChainPlan]
-    generations: import_metadata.Plan
+    records: import_metadata.Plan
     failures: dict[str, errors.PortError]
 
     @property
@@ -99,9 +100,8 @@ class Plan:
 
     def findings(self) -> list[errors.PortError]:
         """Return all that stands in the way, or went wrong."""
-        found = [*self.failures.values(), *(step.error for step in self.steps if step.error)]
-        records = itertools.chain.from_iterable(self.generations)
-        return found + [step.error for step in records if step.error]
+        failed = [step.error for step in self.steps if step.error]
+        return [*self.failures.values(), *failed, *self.records.findings()]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,12 +128,19 @@ def plan(
     found = chains.find(source_cinder, clouds.source, records, single)
     planned = [_plan_chain(clouds, chain) for chain in found.chains]
     by_id = {step.point.record.id: step for chain in planned for step in chain.steps}
-    named = [(f'Backup {key}', step.point.record) for key, step in by_id.items()]
+    named = [
+        (
+            f'Backup {step.point.record.id}',
+            rewriting.with_base(step.point.record, chain.chain.name),
+        )
+        for chain in planned
+        for step in chain.steps
+    ]
     counted = import_archive.count_dependents(named)
-    generations = import_metadata.plan(clouds.target_cinder, counted, options)
-    for metadata in itertools.chain.from_iterable(generations):
+    planned_records = import_metadata.plan(clouds.target_cinder, counted, options)
+    for metadata in planned_records.steps:
         by_id[metadata.record.id].metadata = metadata
-    return Plan(planned, generations, found.failures)
+    return Plan(planned, planned_records, found.failures)
 
 
 def _plan_chain(clouds: Clouds, chain: chains.Chain) -> ChainPlan:
@@ -208,7 +215,7 @@ def run(
     for chain in planned.chains:
         if not any(step.error for step in chain.steps):
             _store_metadata(clouds, chain)
-    import_metadata.run(clouds.target_cinder, planned.generations, options)
+    import_metadata.run(planned.records, options)
 
 
 def _store_metadata(clouds: Clouds, chain: ChainPlan) -> None:

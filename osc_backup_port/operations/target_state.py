@@ -20,11 +20,15 @@ _IMPORT = 'openstack volume backup metadata import'
 
 
 def problem(
-    item: record.BackupRecord, there: resources.Backup, pool: str | None = None
+    item: record.BackupRecord,
+    there: resources.Backup,
+    pool: str | None = None,
+    project_id: str | None = None,
 ) -> errors.PortError | None:
     """Return why *there* is not the backup of *item*, whole; None when it is.
 
     :param pool: the pool that this cloud keeps its backups in, if known
+    :param project_id: the project that it was asked to be in, if any was
     """
     if there.is_placeholder:
         return _placeholder(item, there)
@@ -52,6 +56,12 @@ def problem(
             'backup_ceph_pool in clouds.yaml. Otherwise the backup can be neither restored nor '
             f'really deleted like that: if the cluster has no pool {there.container!r}, delete '
             'the backup, which has nothing to delete then, and run this command again.',
+        )
+    if project_id and there.project_id not in (None, project_id):
+        return errors.Conflict(
+            f'Backup {there.id}: is here in project {there.project_id}, expected {project_id}.',
+            'Leave out --project and its kin to have it left as it is. Cinder cannot give a '
+            'backup to another project.',
         )
     return None
 

@@ -195,7 +195,7 @@ class ImportBackupArchive(cloud.CloudCommand, command.Lister):
         ):
             options = importing.options(parsed_args, pool.name)
             planned = import_archive.plan(cinder, pool, contents, parsed_args.backups, options)
-            if planned.refusal is None and not parsed_args.dry_run:
+            if not planned.records.obstacles and not parsed_args.dry_run:
                 store = archive_place.open_store(parsed_args.archive)
                 import_archive.run(cinder, pool, store, planned, options, shown)
         return self._tell(planned.steps, planned.findings(), parsed_args.dry_run)

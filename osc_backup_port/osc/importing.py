@@ -13,6 +13,7 @@
 """How records are imported: the arguments of every command that does."""
 
 import argparse
+import pathlib
 import typing
 
 if typing.TYPE_CHECKING:
@@ -20,7 +21,7 @@ if typing.TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser, dry_run_note: str = '') -> None:
-    """Add ``--timeout``, ``--replace-failed`` and ``--dry-run``.
+    """Add ``--timeout``, ``--replace-failed``, ``--dry-run`` and whose they are to be.
 
     :param dry_run_note: what else is to be said of the last one
     """
@@ -43,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser, dry_run_note: str = '') -> No
         help=f'Say what would be done and what stands in the way, and change nothing'
         f'{dry_run_note}',
     )
+    _add_placement(parser)
 
 
 def options(
@@ -52,13 +54,53 @@ def options(
 
     :param pool: what the pool of the backups is called in the cloud that they go to
     """
-    from osc_backup_port.operations import import_metadata
+    from osc_backup_port.operations import import_metadata, map_file, placement, rewriting
 
     return import_metadata.Options(
-        ceph_pool=pool,
         wait=wait,
         timeout=parsed_args.timeout,
         replace_failed=parsed_args.replace_failed,
+        changes=rewriting.Rewriting(pool, parsed_args.name_prefix),
+        owner=placement.Placement(
+            parsed_args.project,
+            map_file.read(parsed_args.project_map, '--project-map'),
+            parsed_args.keep_projects,
+            parsed_args.project_domain,
+        ),
+    )
+
+
+def _add_placement(parser: argparse.ArgumentParser) -> None:
+    whose = parser.add_mutually_exclusive_group()
+    whose.add_argument(
+        '--project',
+        metavar='<project>',
+        help='Project that the backups are to belong to (name or ID; default: the project in '
+        'use). You need the admin role in it',
+    )
+    whose.add_argument(
+        '--project-map',
+        metavar='<file>',
+        type=pathlib.Path,
+        help='YAML or JSON file that names, for the ID of each project that the records have, '
+        'the project that the backups are to belong to (name or ID)',
+    )
+    whose.add_argument(
+        '--keep-projects',
+        action='store_true',
+        help='Let each backup belong to the project with the ID that its record has: for a '
+        'cloud that has kept its Keystone',
+    )
+    parser.add_argument(
+        '--project-domain',
+        metavar='<project-domain>',
+        help='Domain that the projects belong to (name or ID), in case several have the same name',
+    )
+    parser.add_argument(
+        '--name-prefix',
+        metavar='<text>',
+        default='',
+        help='Text that the names of the imported backups begin with',
     )
 
 

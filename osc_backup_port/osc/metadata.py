@@ -157,11 +157,16 @@ class ImportBackupMetadata(cloud.CloudCommand, command.Lister):
         options = importing.options(parsed_args, pool, parsed_args.wait)
         cinder = self.cinder()
         plan = import_metadata.plan(cinder, records, options)
-        steps = [step for generation in plan for step in generation]
-        if not parsed_args.dry_run:
-            steps = import_metadata.run(cinder, plan, options)
-        failed = [(step.record.id, step.error) for step in steps if step.error]
-        if failed:
+        if not plan.obstacles and not parsed_args.dry_run:
+            import_metadata.run(plan, options)
+        steps = plan.steps
+        failed: list[tuple[str | None, errors.PortError]] = [
+            (step.record.id, step.error) for step in steps if step.error
+        ]
+        if plan.obstacles:
+            told = [str(error) for error in plan.findings()]
+            self.fail_after_output(errors.SomeFailed('Nothing was imported:', told))
+        elif failed:
             self.fail_after_output(failures.some_failed(len(steps), failed, 'imported'))
         return _HEADINGS, [
             (

@@ -31,6 +31,12 @@ class TestRealCinder(CinderContract):
         return BackupService.from_client_manager(client_manager(dst))
 
     @pytest.fixture
+    def other_project(self, dst: shell.Cloud) -> str:
+        if dst.sandbox is None:
+            pytest.skip('only the sandbox has a second project')
+        return 'demo'
+
+    @pytest.fixture
     def item(self, dst: shell.Cloud, resources: Resources) -> BackupRecord:
         backup_id = str(uuid.uuid4())
         resources.forget_backup(dst, backup_id)

@@ -24,6 +24,7 @@ from osc_backup_port.operations import (
     import_archive,
     import_metadata,
     import_stream,
+    rewriting,
     verify_archive,
 )
 from tests.fakes import ceph as fake_ceph
@@ -31,7 +32,7 @@ from tests.unit import chains
 from tests.unit.fake_cinder import FakeCinder
 
 SILENT = progress.Silent()
-OPTIONS = import_metadata.Options(ceph_pool='backups')
+OPTIONS = import_metadata.Options(changes=rewriting.Rewriting('backups'))
 META = b'{"version": 2, "volume-base-metadata": {}}'
 
 
@@ -104,7 +105,7 @@ def import_all(
 ) -> import_archive.Plan:
     contents = catalog.read(where)
     planned = import_archive.plan(cinder, cluster.pool(), contents, wanted, OPTIONS)
-    if planned.refusal is None:
+    if not planned.records.obstacles:
         import_archive.run(cinder, cluster.pool(), where, planned, OPTIONS, SILENT, chains.BOUNDS)
     return planned
 

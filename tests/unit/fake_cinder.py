@@ -16,12 +16,13 @@ It passes the contract of ``tests/cinder_contract.py``, which the real service p
 """
 
 import collections.abc
+import copy
 import dataclasses
 import threading
 import typing
 
 from osc_backup_port import errors, record_rules
-from osc_backup_port.cinder import resources
+from osc_backup_port.cinder import projects, resources
 from osc_backup_port.record import BackupRecord
 from tests.unit import records
 
@@ -43,6 +44,7 @@ class FakeCinder:
     :ivar races: so many imports lose their record to another run
     :ivar quota: what there is room for; it is not taken account of here
     :ivar refuse: errors to raise, by the name of the method
+    :ivar projects: those that the caller has a role in, by name
     """
 
     def __init__(self, *there: BackupRecord) -> None:
@@ -51,6 +53,8 @@ class FakeCinder:
         self.slow: set[str] = set()
         self.refuse: dict[str, errors.PortError] = {}
         self.quota = resources.Room()
+        self.project: projects.Project | None = None
+        self.projects: dict[str, projects.Project] = {}
         self.races = 0
         self._lock = threading.Lock()
         for item in there:
@@ -67,6 +71,7 @@ class FakeCinder:
             container=item.container,
             availability_zone='nova',
             created_at=item.created_at,
+            project_id=self.project.id if self.project else None,
         )
         self.rows[item.id] = Row(dataclasses.replace(backup, **shown), record=item)
 
@@ -108,6 +113,22 @@ class FakeCinder:
 
     def check_admin(self) -> None:
         self._check('check_admin')
+
+    def check_import(self) -> None:
+        self._check('check_import')
+
+    def driver(self) -> str | None:
+        self._check('driver')
+        there = [row.record for row in self.rows.values() if row.record and not row.deleted]
+        return there[0].backup_service if there else None
+
+    def in_project(self, name_or_id: str, domain: str | None = None) -> 'FakeCinder':
+        for project in self.projects.values():
+            if name_or_id in (project.id, project.name):
+                scoped = copy.copy(self)
+                scoped.project = project
+                return scoped
+        raise errors.NotFound(f'no project {name_or_id}')
 
     def room(self) -> resources.Room:
         self._check('room')

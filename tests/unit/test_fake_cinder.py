@@ -14,6 +14,7 @@ import uuid
 
 import pytest
 
+from osc_backup_port.cinder import projects
 from osc_backup_port.record import BackupRecord
 from tests.cinder_contract import CinderContract
 from tests.unit import records
@@ -23,7 +24,13 @@ from tests.unit.fake_cinder import FakeCinder
 class TestFakeCinder(CinderContract):
     @pytest.fixture
     def cinder(self) -> FakeCinder:
-        return FakeCinder()
+        made = FakeCinder()
+        made.projects['demo'] = projects.Project('d' * 32, 'demo', 'u' * 32)
+        return made
+
+    @pytest.fixture
+    def other_project(self) -> str:
+        return 'demo'
 
     @pytest.fixture
     def item(self) -> BackupRecord:

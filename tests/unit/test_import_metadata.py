@@ -22,7 +22,7 @@ import pytest
 from osc_backup_port import errors
 from osc_backup_port.cinder import resources
 from osc_backup_port.formats import record_file
-from osc_backup_port.operations import import_metadata, import_one, read_records
+from osc_backup_port.operations import import_metadata, import_one, read_records, rewriting
 from osc_backup_port.record import BackupRecord
 from tests.unit import records
 from tests.unit.fake_cinder import FakeCinder, make_chain
@@ -38,7 +38,7 @@ def import_(
     """Return the result of each record by its id, and the failures."""
     options = options or import_metadata.Options()
     plan = import_metadata.plan(cinder, [('x.json', item) for item in items], options)
-    steps = import_metadata.run(cinder, plan, options)
+    steps = import_metadata.run(plan, options)
     return (
         {step.record.id: step.result for step in steps},
         [str(step.error) for step in steps if step.error],
@@ -62,7 +62,7 @@ def test_plan_changes_nothing() -> None:
     cinder = FakeCinder()
     cinder.leave_placeholder(records.ID)
     steps = [('x', item) for item in [records.make_record(), *make_chain()]]
-    generations = import_metadata.plan(cinder, steps, REPLACE)
+    generations = import_metadata.plan(cinder, steps, REPLACE).generations
     assert [len(steps) for steps in generations] == [2, 1, 1]
     assert generations[0][0].result == 'to be replaced'
     assert generations[0][1].result == 'to be imported'
@@ -97,7 +97,7 @@ def test_pool() -> None:
     swift = 'cinder.backup.drivers.swift.SwiftBackupDriver'
     other = records.make_record(swift, id=records.OTHER_ID, service=swift)
     cinder = FakeCinder()
-    options = import_metadata.Options(ceph_pool='cinder.backups')
+    options = import_metadata.Options(changes=rewriting.Rewriting('cinder.backups'))
     import_(cinder, [records.make_record(), other], options)
     assert cinder.get(records.ID).container == 'cinder.backups'
     assert cinder.get(records.OTHER_ID).container == 'backups'
@@ -106,7 +106,7 @@ def test_pool() -> None:
 
 def test_there_in_another_pool() -> None:
     cinder = FakeCinder(records.make_record())
-    options = import_metadata.Options(ceph_pool='cinder.backups')
+    options = import_metadata.Options(changes=rewriting.Rewriting('cinder.backups'))
     results, failures = import_(cinder, [records.make_record()], options)
     assert results == {records.ID: 'failed'}
     assert "the pool 'backups', expected 'cinder.backups'" in failures[0]
@@ -220,9 +220,7 @@ def test_two_at_the_same_time() -> None:
         for _ in range(2)
     ]
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        done = pool.map(
-            lambda plan: import_metadata.run(cinder, plan, import_metadata.Options()), plans
-        )
+        done = pool.map(lambda plan: import_metadata.run(plan, import_metadata.Options()), plans)
         found = [[step.result for step in steps] for steps in done]
     for pair in zip(*found, strict=True):
         assert sorted(pair) == ['already there', 'imported']
@@ -347,7 +345,7 @@ def test_refused() -> None:
 def test_no_room_for_all(room: resources.Room, told: str) -> None:
     cinder = FakeCinder()
     cinder.quota = room
-    with pytest.raises(errors.CinderError, match=told):
+    with pytest.raises(errors.SomeFailed, match=told):
         import_(cinder, make_chain())
     assert cinder.calls == []
 

@@ -18,12 +18,12 @@ import pytest
 
 from osc_backup_port import errors, progress
 from osc_backup_port.operations import chains as pool_chains
-from osc_backup_port.operations import image_session, import_metadata, migrate
+from osc_backup_port.operations import image_session, import_metadata, migrate, rewriting
 from tests.fakes import ceph as fake_ceph
 from tests.unit import archives, chains
 from tests.unit.fake_cinder import FakeCinder
 
-OPTIONS = import_metadata.Options(ceph_pool='backups')
+OPTIONS = import_metadata.Options(changes=rewriting.Rewriting('backups'))
 
 
 class Clouds:

@@ -1,0 +1,195 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What is looked at before anything is imported, and whose the backups are then."""
+
+import pathlib
+import typing
+
+import pytest
+
+from osc_backup_port import errors, record
+from osc_backup_port.cinder import projects, resources
+from osc_backup_port.operations import (
+    import_metadata,
+    map_file,
+    placement,
+    preflight,
+    rewriting,
+)
+from tests.unit import records
+from tests.unit.fake_cinder import FakeCinder, make_chain
+
+DEMO = projects.Project('d' * 32, 'demo', 'u' * 32)
+SHOP = projects.Project('5' * 32, 'shop', 'u' * 32)
+
+
+@pytest.fixture
+def cinder() -> FakeCinder:
+    made = FakeCinder()
+    made.projects = {project.name: project for project in (DEMO, SHOP)}
+    return made
+
+
+def plan(
+    cinder: FakeCinder, items: list[record.BackupRecord], **owner: typing.Any
+) -> import_metadata.Plan:
+    options = import_metadata.Options(owner=placement.Placement(**owner))
+    return import_metadata.plan(cinder, [('x.json', item) for item in items], options)
+
+
+def refused(cinder: FakeCinder, planned: import_metadata.Plan) -> str:
+    """See that nothing is imported, and return why."""
+    with pytest.raises(errors.SomeFailed) as caught:
+        import_metadata.run(planned, import_metadata.Options())
+    assert cinder.calls == []
+    return str(caught.value)
+
+
+def test_all_obstacles_at_once(cinder: FakeCinder) -> None:
+    cinder.refuse['check_import'] = errors.NotPermitted('no admin')
+    nfs = 'cinder.backup.drivers.nfs.NFSBackupDriver'
+    cinder.add(records.make_record(nfs, id=records.OTHER_ID, service=nfs))
+    cinder.quota = resources.Room(2, 2)
+    told = refused(cinder, plan(cinder, make_chain()))
+    assert 'no admin' in told
+    assert 'the backup service of this cloud has cinder.backup.drivers.nfs' in told
+    assert '2 more backups, expected 3' in told
+
+
+def test_what_is_there_needs_nothing() -> None:
+    chain = make_chain()
+    cinder = FakeCinder(*chain)
+    cinder.refuse['check_import'] = errors.NotPermitted('no admin')
+    assert plan(cinder, chain).findings() == []
+
+
+def test_no_service_is_up(cinder: FakeCinder) -> None:
+    cinder.refuse['check_import'] = errors.CinderError('Service could not be found. (HTTP 503)')
+    assert 'HTTP 503' in refused(cinder, plan(cinder, make_chain()))
+
+
+def test_into_a_project(cinder: FakeCinder) -> None:
+    planned = plan(cinder, make_chain(), project='demo')
+    import_metadata.run(planned, import_metadata.Options())
+    assert {shown.project_id for shown in cinder.list()} == {DEMO.id}
+
+
+def test_a_project_that_is_not_there(cinder: FakeCinder) -> None:
+    assert 'no project nowhere' in refused(cinder, plan(cinder, make_chain(), project='nowhere'))
+
+
+def test_no_admin_in_the_project(cinder: FakeCinder) -> None:
+    cinder.refuse['check_import'] = errors.NotPermitted('Policy does not allow it.')
+    told = refused(cinder, plan(cinder, make_chain(), project='demo'))
+    assert f'Project demo ({DEMO.id}): Policy' in told
+    assert f'openstack role add --project {DEMO.id} --user {DEMO.user_id} admin' in told
+
+
+def test_quota_of_the_project(cinder: FakeCinder) -> None:
+    cinder.quota = resources.Room(2, None)
+    told = refused(cinder, plan(cinder, make_chain(), project='demo'))
+    assert f'The quota of project demo ({DEMO.id})' in told
+    assert f'--backup-gigabytes <GiB> {DEMO.id}' in told
+
+
+def test_keep_projects(cinder: FakeCinder) -> None:
+    one = records.make_record(project_id=DEMO.id)
+    other = records.make_record(id=records.OTHER_ID, project_id=SHOP.id)
+    planned = plan(cinder, [one, other], keep_projects=True)
+    import_metadata.run(planned, import_metadata.Options())
+    assert cinder.get(one.id).project_id == DEMO.id
+    assert cinder.get(other.id).project_id == SHOP.id
+
+
+def test_keep_a_project_that_is_not_recorded(cinder: FakeCinder) -> None:
+    item = records.make_record(project_id=None)
+    told = refused(cinder, plan(cinder, [item], keep_projects=True))
+    assert 'does not say which project' in told
+
+
+def test_project_map(cinder: FakeCinder) -> None:
+    one = records.make_record(project_id='a' * 32)
+    other = records.make_record(id=records.OTHER_ID, project_id='b' * 32)
+    chosen = {'a' * 32: 'demo', 'b' * 32: SHOP.id}
+    planned = plan(cinder, [one, other], project_map=chosen)
+    import_metadata.run(planned, import_metadata.Options())
+    assert cinder.get(one.id).project_id == DEMO.id
+    assert cinder.get(other.id).project_id == SHOP.id
+    told = refused(FakeCinder(), plan(FakeCinder(), [one], project_map={'b' * 32: 'demo'}))
+    assert f'belongs to project {"a" * 32}, which the file of --project-map does not name' in told
+
+
+def test_there_in_another_project(cinder: FakeCinder) -> None:
+    item = records.make_record()
+    cinder.add(item, project_id=SHOP.id)
+    [error] = plan(cinder, [item], project='demo').findings()
+    assert f'is here in project {SHOP.id}, expected {DEMO.id}' in str(error)
+    assert plan(cinder, [item], project='shop').findings() == []
+
+
+def test_a_parent_that_is_missing_is_told(
+    cinder: FakeCinder, caplog: pytest.LogCaptureFixture
+) -> None:
+    chain = make_chain()
+    assert plan(cinder, chain[1:]).findings() == []
+    assert f'its parent {chain[0].id} is neither in this cloud' in caplog.text
+
+
+def test_name_prefix_and_pool() -> None:
+    item = records.make_record(display_name='night')
+    changed = rewriting.Rewriting('elsewhere', 'old-').rewrite(item)
+    assert (changed.display_name, changed.container) == ('old-night', 'elsewhere')
+    assert rewriting.Rewriting().rewrite(item) is item
+
+
+def test_with_base() -> None:
+    old = records.make_record(service_metadata=None)
+    assert rewriting.with_base(old, 'volume-x.backup.base').base_image == 'volume-x.backup.base'
+    new = records.make_record()
+    assert rewriting.with_base(new, 'volume-x.backup.base') is new
+
+
+def test_space() -> None:
+    preflight.check_space('backups', None, 5)
+    preflight.check_space('backups', 5, 5)
+    with pytest.raises(errors.CephError, match='Pool backups: has room for 4 B more'):
+        preflight.check_space('backups', 4, 5)
+
+
+@pytest.mark.parametrize(
+    ('text', 'told'),
+    [
+        ('[a, b]', 'holds list'),
+        ('', 'holds NoneType'),
+        ('a: [', 'is neither YAML nor JSON'),
+        ('a: 1', "has the line 'a': 1"),
+        ('1: a', "has the line 1: 'a'"),
+    ],
+)
+def test_a_file_that_is_no_map(tmp_path: pathlib.Path, text: str, told: str) -> None:
+    path = tmp_path / 'map'
+    path.write_text(text)
+    with pytest.raises(errors.InvalidInput, match=told) as caught:
+        map_file.read(path, '--project-map')
+    assert str(caught.value).startswith(str(path))
+
+
+def test_map_files(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / 'map'
+    path.write_text('{"a": "b"}')
+    assert map_file.read(path, '--project-map') == {'a': 'b'}
+    path.write_text('a: b\nc: d\n')
+    assert map_file.read(path, '--project-map') == {'a': 'b', 'c': 'd'}
+    assert map_file.read(None, '--project-map') is None
+    with pytest.raises(errors.InvalidInput, match='No such file'):
+        map_file.read(tmp_path / 'none', '--project-map')
