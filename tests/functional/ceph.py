@@ -203,6 +203,15 @@ def write_state(pool: Pool, image: str, number: int) -> None:
         opened.flush()
 
 
+def write_noise(pool: Pool, image: str, size: int, offset: int) -> None:
+    """Write random bytes, the same for the same volume and place."""
+    noise = random.Random(f'{image} {offset}')
+    with pool.open_image(image) as opened:
+        for at in range(offset, offset + size, 8 * MIB):
+            opened.write(noise.randbytes(min(8 * MIB, offset + size - at)), at)
+        opened.flush()
+
+
 def conf_with(pool: Pool, folder: pathlib.Path, **options: object) -> str:
     """Return a copy of the cluster's configuration with other options for clients."""
     path = folder / 'ceph.conf'
