@@ -210,19 +210,9 @@ class ChainWriter:
 def check_may_add(pool_name: str, image: ceph_image.Image) -> None:
     """Make sure that an image is a chain which nobody else is changing.
 
-    The cluster counts a client that died as one that writes, for half a minute:
-    wait for that.
-
     :raises Conflict: it is not
     """
-    deadline = time.monotonic() + WATCH_TIMEOUT
-    while (writers := image.other_writers()) and time.monotonic() < deadline:
-        time.sleep(1)
-    if writers:
-        raise errors.Conflict(
-            f'Image {image.name}: is being written by {", ".join(writers)}.',
-            'Wait until the backup that uses it has ended, then try again.',
-        )
+    wait_until_alone(image)
     if not any(naming.backup_of_snapshot(snap.name) for snap in image.snapshots()):
         name = image.name
         raise errors.Conflict(
@@ -232,6 +222,24 @@ def check_may_add(pool_name: str, image: ceph_image.Image) -> None:
             f'If it is not needed, set it aside: rbd -p {pool_name} rename {name} {name}.aside. '
             'If it is, put the new one elsewhere: openstack volume backup import-image '
             '--image-name <name>',
+        )
+
+
+def wait_until_alone(image: ceph_image.Image) -> None:
+    """Make sure that nobody else has an image open to write.
+
+    The cluster counts a client that died as one that does, for half a minute: wait
+    for that.  Until then librbd refuses to roll back, for one.
+
+    :raises Conflict: somebody has
+    """
+    deadline = time.monotonic() + WATCH_TIMEOUT
+    while (writers := image.other_writers()) and time.monotonic() < deadline:
+        time.sleep(1)
+    if writers:
+        raise errors.Conflict(
+            f'Image {image.name}: is being written by {", ".join(writers)}.',
+            'Wait until the backup that uses it has ended, then try again.',
         )
 
 

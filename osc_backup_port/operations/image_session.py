@@ -166,6 +166,8 @@ def _new(
         pool.create(part, chain_writer.new_layout(layout))
     try:
         with pool.open(part, writable=True) as image:
+            if not fresh:
+                chain_writer.wait_until_alone(image)
             writer = chain_writer.ChainWriter(image, name, lock, fresh, meter, bounds)
             opened = Session(image, writer)
             yield opened

@@ -25,6 +25,7 @@ from osc_backup_port import errors
 from osc_backup_port.archive import remote_store, store
 from osc_backup_port.operations import verify_archive
 from tests.fakes import ceph as fake_ceph
+from tests.fakes import rbd
 from tests.unit import archives, chains
 from tests.unit.chains import BASE, IDS
 from tests.unit.fake_cinder import FakeCinder
@@ -151,6 +152,32 @@ def test_a_chain_with_damage_leaves_the_pool_as_it_was(
         archives.import_(there, target, where)
     assert (target.dump() == before) is True
     assert set(there.rows) == {IDS[0]}
+    target.close()
+
+
+def test_a_part_that_a_dead_run_still_has_open_is_waited_for(
+    chain: chains.Chain, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """librbd refuses to roll back what the cluster takes to be in use."""
+    where, target = store.Folder(tmp_path), fake_ceph.Cluster(5)
+    archives.create(archives.with_metadata(chain), chain.cluster, where, [IDS[1]])
+    part = f'{BASE}.part'
+    with chains.make_image(target, part) as image:
+        chains.change(target.images[part].content, 0)
+        image.create_snap(chains.snapshot(0))
+        target.images[part].content.write(0, b'half of the next one')
+    waited: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 3:
+            target.forget_clients()
+
+    rbd.Image(target.connect(), part)
+    monkeypatch.setattr('osc_backup_port.operations.chain_writer.time.sleep', sleep)
+    archives.import_(FakeCinder(), target, where)
+    assert len(waited) == 3
+    assert list(archives.contents(target).values()) == chain.contents
     target.close()
 
 
