@@ -28,11 +28,11 @@ VERSION = 1
 
 #: Bytes of records in a segment, before compression; never passed by more than
 #: one record, of which none is larger than a request.
-SEGMENT_SIZE = 16 * units.MIB
-#: Images beyond this size have larger segments: what is said of all of them has
-#: to fit into one document.
-_MANY_SEGMENTS = 4096 * units.GIB
-_LARGE_SEGMENT_SIZE = 56 * units.MIB
+SEGMENT_SIZE = 8 * units.MIB
+#: Images of more segments than this have larger ones, up to a limit: what is said of
+#: all of them has to fit into one document.
+_MANY_SEGMENTS = 1 << 18
+_LARGEST_SEGMENT_SIZE = 56 * units.MIB
 #: What a reader accepts.
 MAX_SEGMENT_SIZE = 64 * units.MIB
 _LARGEST_IMAGE = 1 << 60
@@ -95,7 +95,7 @@ class Increment:
 
 def segment_size(image_size: int) -> int:
     """Return the bytes of records that go into a segment of an image."""
-    return SEGMENT_SIZE if image_size <= _MANY_SEGMENTS else _LARGE_SEGMENT_SIZE
+    return min(max(SEGMENT_SIZE, image_size // _MANY_SEGMENTS), _LARGEST_SEGMENT_SIZE)
 
 
 def encode_archive(info: Archive) -> bytes:

@@ -38,7 +38,7 @@ NOT_IMPORTED = 'not imported'
 
 #: Segments written between two notes of how far the work is: a killed run has
 #: to move at most these again.
-_PART = 8
+_PART = 16
 
 
 @dataclasses.dataclass
