@@ -41,8 +41,9 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-#: Threads that compress or expand; more would only take more memory.
-_WORKERS = min(4, os.cpu_count() or 1)
+#: Threads that compress or expand; more would only take more memory: each of them
+#: holds a segment, and what it becomes.
+_WORKERS = min(3, os.cpu_count() or 1)
 #: log2: no segment has more to look back to, and each thread may need that much.
 _LARGEST_WINDOW = 26
 
@@ -72,41 +73,51 @@ def pack(
     :param size: bytes of records in each
     """
 
-    def work(number: int, box: list[bytes]) -> Packed:
-        # Nobody else holds it: it goes before the segment is stored, which takes long.
-        packed = _pack(number, box.pop(), level)
+    def work(number: int, pieces: list[bytes]) -> Packed:
+        packed = _pack(number, pieces, level)
+        # Nobody else holds them: they go before the segment is stored, which takes long.
+        pieces.clear()
         if in_order:
             return packed
         store(packed)
         return Packed(packed.segment, b'')
 
-    numbered = enumerate(([raw] for raw in _gather(records, size)), first)
+    numbered = enumerate(_gather(records, size), first)
     for packed in _side_by_side(functools.partial(work, *item) for item in numbered):
         if in_order:
             store(packed)
         yield packed.segment
 
 
-def _gather(records: Iterable[tuple[bytes, ...]], limit: int) -> Iterator[bytes]:
-    """Join records up to the size of a segment."""
+def _gather(records: Iterable[tuple[bytes, ...]], limit: int) -> Iterator[list[bytes]]:
+    """Gather records up to the size of a segment."""
     pieces: list[bytes] = []
     size = 0
     for record in records:
         length = sum(map(len, record))
         if pieces and size + length > limit:
-            yield b''.join(pieces)
+            yield pieces
             pieces, size = [], 0
         pieces.extend(record)
         size += length
     if pieces:
-        yield b''.join(pieces)
+        yield pieces
 
 
-def _pack(number: int, raw: bytes, level: int | None) -> Packed:
-    content = raw if level is None else zstd.compress(raw, level)
+def _pack(number: int, pieces: list[bytes], level: int | None) -> Packed:
+    size = sum(map(len, pieces))
+    content = b''.join(pieces) if level is None else _compress(pieces, size, level)
     name = names.segment(number, level is not None)
     digest = hashlib.sha256(content).hexdigest()
-    return Packed(manifest.Segment(name, len(content), digest, len(raw)), content)
+    return Packed(manifest.Segment(name, len(content), digest, size), content)
+
+
+def _compress(pieces: list[bytes], size: int, level: int) -> bytes:
+    """Return one frame, which tells its size, of pieces that are not joined before."""
+    compressor = zstd.ZstdCompressor(level)
+    compressor.set_pledged_input_size(size)
+    packed = [compressor.compress(piece) for piece in pieces]
+    return b''.join([*packed, compressor.flush()])
 
 
 def unpack(
@@ -197,7 +208,7 @@ def _side_by_side(jobs: Iterable[Callable[[], Any]]) -> Iterator[Any]:
         try:
             for job in jobs:
                 running.append(pool.submit(job))
-                if len(running) > _WORKERS:
+                if len(running) >= _WORKERS:
                     yield running.popleft().result()
             while running:
                 yield running.popleft().result()

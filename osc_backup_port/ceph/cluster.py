@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from osc_backup_port import errors
-from osc_backup_port.ceph import pool
+from osc_backup_port.ceph import memory, pool
 
 #: Seconds after which an operation without an answer is an error; Ceph itself
 #: waits forever.  Only where the cluster's own configuration says nothing.
@@ -46,6 +46,7 @@ def open_pool(settings: Settings, name: str) -> Iterator[pool.Pool]:
         the user or the pool is refused
     """
     rados, rbd = _bindings()
+    memory.use_one_arena()
     client = _connect(rados, settings)
     try:
         try:

@@ -31,9 +31,6 @@ from osc_backup_port.operations import chains
 from osc_backup_port.operations.archive_segments import SegmentWriter
 from osc_backup_port.transfer import limits, metering
 
-#: Less than a copy from image to image may take: segments take their share.
-_BOUNDS = limits.Limits(requests=8, window=12)
-
 ADDED = 'added'
 ALREADY_THERE = 'already there'
 FAILED = 'failed'
@@ -204,7 +201,7 @@ def run(
     planned: Plan,
     options: Options,
     shown: progress.Progress,
-    bounds: limits.Limits = _BOUNDS,
+    bounds: limits.Limits = limits.SHARED,
 ) -> None:
     """Write what was planned; the steps tell what was done.
 

@@ -38,7 +38,7 @@ NOT_IMPORTED = 'not imported'
 
 #: Segments written between two notes of how far the work is: a killed run has
 #: to move at most these again.
-_PART = 16
+_PART = 32
 
 
 @dataclasses.dataclass
@@ -267,7 +267,7 @@ def run(
     planned: Plan,
     options: import_metadata.Options,
     shown: progress.Progress,
-    bounds: limits.Limits = limits.DEFAULT,
+    bounds: limits.Limits = limits.SHARED,
 ) -> None:
     """Do what was planned; the steps tell what became of each.
 

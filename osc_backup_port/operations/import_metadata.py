@@ -57,6 +57,11 @@ class Options:
     owner: placement.Placement = dataclasses.field(default_factory=placement.Placement)
 
 
+_ALREADY_THERE = 'already there'
+#: What became of a record, by what was to be done with it.
+_DONE = {'import': 'imported', 'replace': 'replaced', 'wait': _ALREADY_THERE}
+
+
 @dataclasses.dataclass
 class Step:
     """One record, what is to be done with it, and what became of it.
@@ -73,6 +78,10 @@ class Step:
     action: str = 'import'
     result: str = 'to be imported'
     error: errors.PortError | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return self.result in _DONE.values()
 
     def fail(self, error: errors.PortError, result: str = 'failed') -> None:
         self.action, self.result, self.error = 'nothing', result, error
@@ -216,7 +225,7 @@ def _wait(step: Step, deadline: float) -> resources.Backup:
 
 
 def _finish(step: Step, seen: resources.Backup, options: Options) -> None:
-    done = {'import': 'imported', 'replace': 'replaced', 'wait': 'already there'}[step.action]
+    done = _DONE[step.action]
     problem = target_state.problem(step.record, seen)
     # Only the status tells: a backup that was taken up again keeps the
     # fail_reason of an earlier failure.
@@ -235,7 +244,7 @@ def _judge(step: Step, there: resources.Backup, options: Options) -> None:
         step.record, there, options.changes.ceph_pool, project.id if project else None
     )
     if problem is None:
-        step.action, step.result = 'nothing', 'already there'
+        step.action, step.result = 'nothing', _ALREADY_THERE
     elif there.is_placeholder and there.status == 'creating':
         step.action, step.result = 'wait', 'being imported'
     elif there.is_empty_placeholder and there.status == 'error' and options.replace_failed:

@@ -40,7 +40,7 @@ def run(
     source: tar_stream.Input,
     options: import_metadata.Options,
     shown: progress.Progress,
-    bounds: limits.Limits = limits.DEFAULT,
+    bounds: limits.Limits = limits.SHARED,
 ) -> Iterator[import_archive.Step | errors.PortError]:
     """Import all backups of a stream; yield what became of each, and every error.
 

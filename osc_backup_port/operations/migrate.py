@@ -36,16 +36,15 @@ from osc_backup_port.operations import (
     rewriting,
     volume_metadata,
 )
-from osc_backup_port.transfer import limits, metering, reading
+from osc_backup_port.transfer import limits, metering, pacing, reading
 
 ALREADY_THERE = 'already there'
 MIGRATED = 'migrated'
 
 #: Bytes of the image between two notes of how far the work is.
 _PART = units.GIB
-#: Chains that are moved side by side, and what each of them may take then.
+#: Chains that are moved side by side.
 _SIDE_BY_SIDE = 2
-_SHARED_BOUNDS = limits.Limits(requests=8, window=12)
 
 
 @dataclasses.dataclass
@@ -68,6 +67,12 @@ class Step:
     moved: int = 0
     skipped: int = 0
     error: errors.PortError | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Tell whether all of it is there: image, snapshot and record."""
+        is_there = self.result in (ALREADY_THERE, MIGRATED) and self.error is None
+        return is_there and self.metadata is not None and self.metadata.is_done
 
     @property
     def is_missing(self) -> bool:
@@ -192,18 +197,20 @@ def run(
     options: import_metadata.Options,
     verify: bool,
     shown: progress.Progress,
+    bounds: limits.Limits = limits.SHARED,
 ) -> None:
     """Do what was planned; the steps tell what became of each.
 
     A chain that fails does not stop the others, but its records stay out.
 
     :param verify: read every backup back, on both sides, and compare
+    :param bounds: of all that is moved at the same time
     """
     missing = [step for step in planned.steps if step.is_missing]
     shown.begin('Migrating', sum(step.size for step in missing) * (2 if verify else 1))
     todo = [chain for chain in planned.chains if any(step.is_missing for step in chain.steps)]
-    bounds = limits.DEFAULT if len(todo) < _SIDE_BY_SIDE else _SHARED_BOUNDS
-    mover = _Mover(clouds, verify, bounds, shown)
+    each = bounds.shared_by(min(max(len(todo), 1), _SIDE_BY_SIDE))
+    mover = _Mover(clouds, verify, each, shown)
     with concurrent.futures.ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
         try:
             for future in [pool.submit(mover.move, chain) for chain in todo]:
@@ -238,6 +245,7 @@ class _Mover:
         self._verify = verify
         self._bounds = bounds
         self._shown = shown
+        self._pace = pacing.Pace(bounds.rate)
         self.stop = threading.Event()
 
     def move(self, chain: ChainPlan) -> None:
@@ -253,7 +261,7 @@ class _Mover:
                     step.metadata.fail(error, 'not imported')
 
     def _move(self, chain: ChainPlan) -> None:
-        meter = metering.Meter(self._shown)
+        meter = metering.Meter(self._shown, self._pace)
         target, name = self._clouds.target, chain.chain.name
         layout = chain.chain.layout
         with image_session.session(target, name, layout, meter, self._bounds) as session:

@@ -19,7 +19,14 @@ import typing
 from osc_lib.command import command
 
 from osc_backup_port import errors, units
-from osc_backup_port.osc import ceph_options, cloud, importing, progress_bar, selecting
+from osc_backup_port.osc import (
+    ceph_options,
+    cloud,
+    importing,
+    progress_bar,
+    selecting,
+    transfer_options,
+)
 
 if typing.TYPE_CHECKING:
     from osc_backup_port.operations import migrate
@@ -59,6 +66,7 @@ class MigrateBackup(cloud.CloudCommand, command.Lister):
             'again as moving it',
         )
         importing.add_arguments(parser)
+        transfer_options.add_arguments(parser, requests=8)
         progress_bar.add_argument(parser)
         ceph_options.add_arguments(parser)
         return parser
@@ -66,6 +74,7 @@ class MigrateBackup(cloud.CloudCommand, command.Lister):
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
         from osc_backup_port.ceph import cluster
         from osc_backup_port.operations import migrate
+        from osc_backup_port.transfer import limits
 
         wanted = selecting.wanted(parsed_args)
         cinder = self.cinder()
@@ -88,7 +97,8 @@ class MigrateBackup(cloud.CloudCommand, command.Lister):
             if parsed_args.dry_run:
                 migrate.estimate(clouds, planned)
             elif not findings:
-                migrate.run(clouds, planned, options, parsed_args.verify, shown)
+                bounds = transfer_options.bounds(parsed_args, limits.SHARED)
+                migrate.run(clouds, planned, options, parsed_args.verify, shown, bounds)
                 findings = planned.findings()
         self._summary = _summary(parsed_args, planned, findings)
         if findings:
@@ -135,7 +145,7 @@ def _summary(
         )
     moved = sum(step.moved for step in steps)
     skipped = sum(step.skipped for step in steps)
-    done = [step for step in steps if step.metadata is None or step.metadata.error is None]
+    done = [step for step in steps if step.is_done]
     return (
         f'{len(done)} of {len(steps)} backups are there: {units.human_size(moved)} moved, '
         f'{units.human_size(skipped)} of holes and unchanged data skipped, '

@@ -24,13 +24,17 @@ _MOST_REQUESTS = 256
 _SMALLEST_REQUEST, _LARGEST_REQUEST = 1 << 16, 1 << 25
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser, requests: int = 16) -> None:
+    """Add ``--requests``, ``--request-size`` and ``--limit-rate``.
+
+    :param requests: the number that the operation has by default
+    """
     group = parser.add_argument_group('Speed', 'The defaults need no tuning.')
     group.add_argument(
         '--requests',
         metavar='<number>',
         type=_requests,
-        help='Requests to the cluster under way at once (default: 16)',
+        help=f'Requests to a cluster under way at once (default: {requests})',
     )
     group.add_argument(
         '--request-size',
@@ -47,11 +51,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def bounds(parsed_args: argparse.Namespace) -> 'limits.Limits':
+def bounds(
+    parsed_args: argparse.Namespace, default: 'limits.Limits | None' = None
+) -> 'limits.Limits':
     """Return what the options say."""
     from osc_backup_port.transfer import limits
 
-    return limits.choose(parsed_args.requests, parsed_args.request_size, parsed_args.limit_rate)
+    return limits.choose(
+        parsed_args.requests,
+        parsed_args.request_size,
+        parsed_args.limit_rate,
+        default or limits.DEFAULT,
+    )
 
 
 def _size(text: str) -> int:

@@ -12,13 +12,20 @@
 
 """How much may be under way at once.
 
-Peak memory of a transfer, besides the interpreter and librbd (about 100 MiB,
-of which 40 are libraries): ``window * request_size`` for what was read and
-waits for its turn, and ``requests * request_size`` for what is being written.
-With the defaults that is 96 MiB + 64 MiB at the very most when an image is
-copied to another; a source or a sink that is a file holds one request, and
-five more while it is hashed.  doc/source/reference/performance.rst has what
-was measured.
+Peak memory of a transfer, at the very most:
+
+* 60 MiB for the interpreter and the libraries;
+* out of a cluster, ``(window + requests) * request_size``: what was read and
+  waits for its turn, and once more, in librados, what is being read;
+* into a cluster, ``2 * requests * request_size``: what is being written, and
+  librbd's copy of it;
+* into or out of an archive, eight segments of 16 MiB;
+* into or out of a file, one request, and five more while it is hashed.
+
+With the defaults that is 220 MiB for an export, 192 for an import, 204 from
+cluster to cluster, 268 and 252 for the two ways of an archive, in which not all
+segments are as large at the same time.  doc/source/reference/performance.rst
+has what was measured.
 """
 
 import dataclasses
@@ -41,18 +48,31 @@ class Limits:
     window: int = 24
     rate: int | None = None
 
+    def shared_by(self, count: int) -> 'Limits':
+        """Return limits for each of so many transfers side by side."""
+        return dataclasses.replace(
+            self,
+            requests=max(self.requests // count, 1),
+            window=max(self.window // count, 1),
+        )
+
 
 DEFAULT = Limits()
+#: Where the memory has to do for more: another cluster, the segments of an archive.
+SHARED = DEFAULT.shared_by(2)
 
 
 def choose(
-    requests: int | None = None, request_size: int | None = None, rate: int | None = None
+    requests: int | None = None,
+    request_size: int | None = None,
+    rate: int | None = None,
+    default: Limits = DEFAULT,
 ) -> Limits:
     """Return limits in which what is None is as it is by default."""
-    number = requests or DEFAULT.requests
+    number = requests or default.requests
     return Limits(
         requests=number,
-        request_size=request_size or DEFAULT.request_size,
+        request_size=request_size or default.request_size,
         window=number + number // 2,
         rate=rate,
     )

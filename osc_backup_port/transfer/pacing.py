@@ -12,6 +12,7 @@
 
 """No faster than somebody allowed."""
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -21,6 +22,8 @@ _CREDIT = 1.0
 
 class Pace:
     """Lets bytes by at a rate, on the average of a second and longer.
+
+    May be used by several threads, which share the rate.
 
     :param rate: bytes a second; None: no limit
     """
@@ -35,14 +38,16 @@ class Pace:
         self._clock = clock
         self._sleep = sleep
         self._due: float | None = None
+        self._mutex = threading.Lock()
 
     def passed(self, count: int) -> None:
         """Wait as long as it takes for *count* bytes more to have been in time."""
         if not self._rate or not count:
             return
-        now = self._clock()
-        if self._due is None:
-            self._due = now
-        self._due = max(self._due, now - _CREDIT) + count / self._rate
-        if self._due > now:
-            self._sleep(self._due - now)
+        with self._mutex:
+            now = self._clock()
+            if self._due is None:
+                self._due = now
+            self._due = due = max(self._due, now - _CREDIT) + count / self._rate
+        if due > now:
+            self._sleep(due - now)
