@@ -14,10 +14,10 @@
 
 import argparse
 import contextlib
-import json
 import os
 import platform
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,9 +26,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import cases, commands, measure, place, report
+from . import cases, commands, growth, measure, place, report, tables
 
-RESULT = place.ROOT / 'doc' / 'source' / 'reference' / 'performance.json'
+REFERENCE = place.ROOT / 'doc' / 'source' / 'reference'
+RESULT = REFERENCE / 'performance.json'
+#: With less than this the disk of somebody else is full, too.
+_LEAST_ROOM = 6 * 2**30
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,20 +39,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     # What was changed in the cluster is changed back, however we are stopped.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    results: list[dict[str, Any]] = []
+    code = 0
     try:
         clusters = place.clusters()
         if 'src' not in clusters:
             raise measure.Failed('there is no cloud src: python3 tools/sandbox up')
         with tempfile.TemporaryDirectory(prefix='bench-', dir=options.folder) as folder:
-            results = _measure(options, clusters, Path(folder))
+            _Bench(options, clusters, Path(folder), results).run()
     except (place.SandboxError, measure.Failed, subprocess.CalledProcessError) as error:
         print(f'bench: {error}', file=sys.stderr)
-        return 1
-    told = {'machine': _machine(), 'pairs': options.pairs, 'rows': results}
-    if options.json:
-        options.json.write_text(json.dumps(told, indent=1) + '\n')
-        print(f'kept in {options.json}')
-    return 0
+        code = 1
+    except KeyboardInterrupt:
+        print('bench: stopped; what it made is taken away', file=sys.stderr)
+        code = 130
+    if options.json and results:
+        kept = report.keep(options.json, _machine(), results)
+        table = options.json.with_name(f'{options.json.stem}-table.txt')
+        table.write_text(tables.render(kept))
+        print(f'kept in {options.json} and {table}')
+    return code
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -59,63 +68,102 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         epilog='Exit code 0 says that all was measured, not that the goals are met.',
     )
     parser.add_argument('--quick', action='store_true', help='small images, one pair: a smoke run')
-    parser.add_argument('--pairs', type=int, help='pairs of each row (default: 5)')
-    parser.add_argument('--only', metavar='REGEX', default='', help='only rows whose key matches')
+    parser.add_argument('--pairs', type=int, help='pairs of each row (default: 3)')
+    parser.add_argument(
+        '--only', metavar='REGEX', default='', help='only rows in whose key this is found'
+    )
     parser.add_argument('--list', action='store_true', help='print the keys of all rows')
     parser.add_argument('--folder', type=Path, help='for the files of the measurements')
-    parser.add_argument('--json', type=Path, help='where to keep the result')
+    parser.add_argument(
+        '--json',
+        type=Path,
+        help='where to keep the result, with its table beside it; rows that are there and are not '
+        'measured now stay (default: performance.json in the documentation; with --quick: '
+        'nowhere)',
+    )
+    parser.add_argument(
+        '--largest',
+        metavar='GIB',
+        type=int,
+        default=8,
+        help='data of the largest image that is measured (default: %(default)s)',
+    )
     parser.add_argument('--keep', action='store_true', help='leave the images for the next run')
     options = parser.parse_args(arguments)
-    options.pairs = options.pairs or (1 if options.quick else 5)
+    options.pairs = options.pairs or (1 if options.quick else 3)
+    options.json = options.json or (None if options.quick else RESULT)
     return options
 
 
-def _measure(
-    options: argparse.Namespace, clusters: dict[str, place.Cluster], folder: Path
-) -> list[dict[str, Any]]:
-    source, target = clusters['src'], clusters.get('dst')
-    bench = cases.make(folder, source, target, options.quick)
-    environment = place.environment(folder)
-    results: list[dict[str, Any]] = []
-    print(report.HEADING)
-    chosen = [case for case in cases.cases(bench) if re.search(options.only, case.key)]
-    chosen_commands = [case for case in commands.cases() if re.search(options.only, case.key)]
-    if options.list:
-        print('\n'.join(case.key for case in (*chosen, *chosen_commands)))
-        return []
-    try:
-        if chosen:
-            bench.prepare(options.quick)
-        for case in chosen:
-            results.append(_row(case, clusters, options.pairs, environment))
-            print(report.line(results[-1]), flush=True)
-        for command in chosen_commands:
-            results.append(command.run(source, environment, options.quick))
-            print(report.line(results[-1]), flush=True)
-        if re.search(options.only, 'limit'):
-            for row in commands.limits(source, environment, 1 if options.quick else 5):
-                print(f'  the cluster by itself: {row["work"]}: {row["rate"]}', flush=True)
-                results.append(row)
-    finally:
-        if not options.keep:
-            bench.clean()
-    return results
+class _Bench:
+    """One run: the rows that were chosen, one after the other."""
 
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        clusters: dict[str, place.Cluster],
+        folder: Path,
+        results: list[dict[str, Any]],
+    ) -> None:
+        self._options = options
+        self._clusters = clusters
+        self._folder = folder
+        self._results = results
+        self._source = clusters['src']
+        self._environment = place.environment(folder)
 
-def _row(
-    case: cases.Case,
-    clusters: dict[str, place.Cluster],
-    pairs: int,
-    environment: dict[str, str],
-) -> dict[str, Any]:
-    measure.once(case.prepare, environment)
-    with contextlib.ExitStack() as stack:
-        for cluster in clusters.values():
-            stack.enter_context(cluster.delayed(case.delay))
-        found = measure.in_turn(
-            case.ours, case.peer, min(pairs, case.most_pairs), environment, case.between
+    def run(self) -> None:
+        quick = self._options.quick
+        bench = cases.make(self._folder, self._source, self._clusters.get('dst'), quick)
+        chosen = [case for case in cases.cases(bench) if self._wants(case.key)]
+        others = [command for command in commands.cases() if self._wants(command.key)]
+        growing = growth.Growth(
+            self._source, self._folder, self._environment, quick, self._options.largest
         )
-    return report.row(case, found)
+        series = [row for row in growing.series() if self._wants(row.key)]
+        if self._options.list:
+            keys = [row.key for rows in (chosen, others, series) for row in rows]
+            print('\n'.join([*keys, 'limit']))
+            return
+        print(report.HEADING, flush=True)
+        try:
+            bench.clean_half_done()
+            if chosen:
+                bench.prepare(quick)
+            for case in chosen:
+                self._add(self._row(case))
+            for command in others:
+                self._add(command.run(self._source, self._environment, quick))
+            for row in series:
+                self._add(row.run())
+            if self._wants('limit'):
+                for limit in commands.limits(self._source, self._environment, 1 if quick else 5):
+                    self._add(limit)
+        finally:
+            if not self._options.keep:
+                bench.clean()
+
+    def _wants(self, key: str) -> bool:
+        return re.search(self._options.only, key) is not None
+
+    def _add(self, row: dict[str, Any]) -> None:
+        self._results.append(row)
+        print(report.line(row), flush=True)
+        free = shutil.disk_usage(self._folder).free
+        if free < _LEAST_ROOM:
+            raise measure.Failed(
+                f'{self._folder}: {free >> 30} GiB are left on the disk; the clusters of the '
+                'sandbox give nothing back while they are up: tools/sandbox down --purge'
+            )
+
+    def _row(self, case: cases.Case) -> dict[str, Any]:
+        measure.once(case.prepare, self._environment)
+        with contextlib.ExitStack() as stack:
+            for cluster in self._clusters.values():
+                stack.enter_context(cluster.delayed(case.delay))
+            pairs = min(self._options.pairs, case.most_pairs)
+            found = measure.in_turn(case.ours, case.peer, pairs, self._environment, case.between)
+        return report.row(case, found)
 
 
 def _machine() -> dict[str, object]:

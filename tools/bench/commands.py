@@ -36,7 +36,9 @@ SERVICE = 'cinder.backup.drivers.ceph.CephBackupDriver'
 _WITHOUT = (
     'import importlib.metadata as m, sys; '
     'real = m.entry_points; '
-    'm.entry_points = lambda **k: m.EntryPoints(e for e in real(**k) '
+    # Python 3.10 and 3.11 keep the whole list in a member.
+    "whole = lambda found: getattr(found, '_all', found); "
+    'm.entry_points = lambda **k: m.EntryPoints(e for e in whole(real(**k)) '
     "if not e.value.startswith('osc_backup_port')); "
     "sys.argv[0] = 'openstack'; "
     'from openstackclient.shell import main; sys.exit(main())'
@@ -62,9 +64,10 @@ def _start_up(cluster: Cluster, environment: dict[str, str], quick: bool) -> dic
     environment = {**environment, 'OS_CLOUD': cluster.cloud}
     show = 'volume backup show --help'
     pairs = in_turn(
-        f'python -c "{_WITH}" {show}',
-        f'python -c "{_WITHOUT}" {show}',
-        1 if quick else 15,
+        # What the shell found it keeps, and would find again.
+        f'XDG_CACHE_HOME=$HOME/with python -c "{_WITH}" {show}',
+        f'XDG_CACHE_HOME=$HOME/without python -c "{_WITHOUT}" {show}',
+        1 if quick else 9,
         environment,
         lambda: None,
     )

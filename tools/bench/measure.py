@@ -16,6 +16,7 @@ The figures are those that the kernel keeps of a finished process and all that i
 a pipeline is measured as a whole, but its peak memory is that of its largest process.
 """
 
+import contextlib
 import dataclasses
 import os
 import shlex
@@ -23,6 +24,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -74,13 +76,15 @@ def in_turn(
 ) -> Pairs:
     """Run A B A B, each *count* times after a run of both that is not counted."""
     found = Pairs([], [])
-    for number in range(count + 1):
-        for command, runs in ((ours, found.ours), (peer, found.peer)):
-            between()
-            finished = once(command, environment)
-            if number or not count:
-                runs.append(finished)
-    between()
+    try:
+        for number in range(count + 1):
+            for command, runs in ((ours, found.ours), (peer, found.peer)):
+                between()
+                finished = once(command, environment)
+                if number or not count:
+                    runs.append(finished)
+    finally:
+        between()
     return found
 
 
@@ -103,13 +107,25 @@ def once(command: str, environment: dict[str, str]) -> Run:
         try:
             told, _ = process.communicate()
         except BaseException:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait()
+            _end_group(process)
             raise
     if process.returncode:
         raise Failed(f'{command}\nfailed: {log.read_text()[-2000:]}')
     wall, cpu, peak = map(float, told.split())
     return Run(wall, cpu, peak / 1024)
+
+
+def _end_group(process: 'subprocess.Popen[bytes]') -> None:
+    """End a command with all that it started, and wait until they are gone."""
+    for number, seconds in ((signal.SIGTERM, 10), (signal.SIGKILL, 10)):
+        deadline = time.monotonic() + seconds
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+            while time.monotonic() < deadline:
+                process.poll()
+                os.killpg(process.pid, 0)
+                time.sleep(0.1)
+    process.wait()
 
 
 def joined(*words: object) -> str:

@@ -19,15 +19,16 @@ Usage: ours.py CONF USER POOL VERB CHAIN OPTIONS
 """
 
 import argparse
+import hashlib
 import io
 import json
 import pathlib
 import sys
 import typing
+import uuid
 
 from osc_backup_port import progress, record
 from osc_backup_port.ceph import cluster
-from osc_backup_port.transfer import limits
 
 SERVICE = 'cinder.backup.drivers.ceph.CephBackupDriver'
 
@@ -38,6 +39,19 @@ class Cinder:
     def __init__(self, records: list[record.BackupRecord]) -> None:
         self._records = {item.id: item for item in records}
         self._imported: dict[str, record.BackupRecord] = {}
+
+    @property
+    def project(self) -> None:
+        return None
+
+    def check_import(self) -> None:
+        pass
+
+    def driver(self) -> str | None:
+        return None
+
+    def in_project(self, name_or_id: str, domain: str | None = None) -> typing.Any:
+        raise NotImplementedError
 
     def export_record(self, backup_id: str) -> record.BackupRecord:
         return self._records[backup_id]
@@ -73,10 +87,9 @@ def main() -> None:
     options = _parse()
     urls = json.loads(options.chain)
     records = [record.BackupRecord.decode(SERVICE, url) for url in urls]
-    bounds = limits.Limits(requests=options.requests) if options.requests else limits.DEFAULT
     where = cluster.Settings(options.conf, options.user)
     with cluster.open_pool(where, options.pool) as pool:
-        globals()[f'_{options.verb}'](pool, records, options, bounds)
+        globals()[f'_{options.verb}'](pool, records, options)
 
 
 def _parse() -> argparse.Namespace:
@@ -87,12 +100,12 @@ def _parse() -> argparse.Namespace:
     parser.add_argument('--from-first', action='store_true')
     parser.add_argument('--file', default='-')
     parser.add_argument('--checksum', action='store_true')
-    parser.add_argument('--requests', type=int)
     parser.add_argument('--to', nargs=2)
+    parser.add_argument('--count', type=int)
     return parser.parse_args()
 
 
-def _export(pool: Any, records: Any, options: Any, bounds: Any) -> None:
+def _export(pool: Any, records: Any, options: Any) -> None:
     from osc_backup_port import files
     from osc_backup_port.formats import stream
     from osc_backup_port.operations import export_image
@@ -102,7 +115,7 @@ def _export(pool: Any, records: Any, options: Any, bounds: Any) -> None:
 
     def write(file: io.RawIOBase) -> None:
         writer = stream.Writer(file, options.checksum)
-        export_image.run(pool, plan, writer, progress.Silent(), bounds)
+        export_image.run(pool, plan, writer, progress.Silent())
 
     if options.file == '-':
         write(io.FileIO(1, 'w', closefd=False))
@@ -111,47 +124,87 @@ def _export(pool: Any, records: Any, options: Any, bounds: Any) -> None:
             write(file)
 
 
-def _import(pool: Any, records: Any, options: Any, bounds: Any) -> None:
+def _import(pool: Any, records: Any, options: Any) -> None:
     from osc_backup_port.formats import stream
     from osc_backup_port.operations import import_image
 
     source = io.FileIO(0 if options.file == '-' else options.file)
     reader = stream.Reader(source, options.file, options.checksum)
-    import_image.run(
-        pool, records[-1], None, reader, import_image.Options(), progress.Silent(), bounds
-    )
+    import_image.run(pool, records[-1], None, reader, import_image.Options(), progress.Silent())
 
 
-def _archive(pool: Any, records: Any, options: Any, bounds: Any) -> None:
+def _archive(pool: Any, records: Any, options: Any) -> None:
     from osc_backup_port.archive import store
-    from osc_backup_port.operations import create_archive
+    from osc_backup_port.operations import chains, create_archive
 
     chosen, target = create_archive.Options(), store.Folder(pathlib.Path(options.file))
-    ids = [item.id for item in records]
-    plans = create_archive.plan(Cinder(records), pool, target, ids, chosen)
-    create_archive.run(pool, target, plans, chosen, progress.Silent(), bounds)
+    cinder = Cinder(records)
+    found = chains.read_records(cinder, [item.id for item in records], False)
+    planned = create_archive.plan(cinder, pool, target, found, chosen)
+    create_archive.run(pool, target, planned, chosen, progress.Silent())
+    _raise_first([error for _id, error in planned.findings()])
 
 
-def _unarchive(pool: Any, records: Any, options: Any, bounds: Any) -> None:
+def _unarchive(pool: Any, records: Any, options: Any) -> None:
     from osc_backup_port.archive import catalog, store
-    from osc_backup_port.operations import import_archive, import_metadata
+    from osc_backup_port.operations import import_archive, import_metadata, rewriting
 
     source, cinder = store.Folder(pathlib.Path(options.file)), Cinder([])
-    chosen = import_metadata.Options(ceph_pool=pool.name)
+    chosen = import_metadata.Options(changes=rewriting.Rewriting(ceph_pool=pool.name))
     planned = import_archive.plan(cinder, pool, catalog.read(source), [], chosen)
-    import_archive.run(cinder, pool, source, planned, chosen, progress.Silent(), bounds)
+    import_archive.run(cinder, pool, source, planned, chosen, progress.Silent())
     _raise_first(planned.findings())
 
 
-def _migrate(pool: Any, records: Any, options: Any, bounds: Any) -> None:
-    from osc_backup_port.operations import import_metadata, migrate
+def _many(pool: Any, records: Any, options: Any) -> None:
+    """Write an archive of one chain of *count* small backups."""
+    from osc_backup_port import model
+    from osc_backup_port.archive import manifest, names, segments, store
+    from osc_backup_port.formats import rbd_diff, record_file
+
+    target, (first, *_) = store.Folder(pathlib.Path(options.file)), records
+    image, stamp, last = first.base_image, '2024-01-01T00:00:00Z', None
+    target.put(names.ARCHIVE, manifest.encode_archive(manifest.Archive(first.id, stamp)))
+    layout = model.ImageLayout(first.size << 30)
+    target.put(f'{image}/{names.IMAGE}', manifest.encode_image(layout))
+    for number in range(options.count):
+        own = str(uuid.uuid5(uuid.UUID(first.id), str(number))) if number else first.id
+        parent = last.split('.')[1] if last else None
+        path = f'{image}/{names.increment(number, own)}'
+        raw = record_file.write_record(first.with_changes(id=own, parent_id=parent)).encode()
+        target.put(f'{path}/{names.RECORD}', raw)
+        point = f'backup.{own}.snap.{1700000000 + number}.25'
+        increment = model.Increment(last, point, layout.size, iter(()))
+        pieces = (rbd_diff.encode_header(increment), rbd_diff.END)
+
+        def put(packed: segments.Packed, path: str = path) -> None:
+            target.put(f'{path}/{packed.segment.name}', packed.content)
+
+        made = tuple(segments.pack([pieces], 3, put))
+        digest = hashlib.sha256(raw).hexdigest()
+        info = manifest.Increment(own, number, last, point, layout.size, made, digest, None, stamp)
+        target.put(f'{path}/{names.INCREMENT}', manifest.encode_increment(info))
+        last = point
+
+
+def _list(pool: Any, records: Any, options: Any) -> None:
+    from osc_backup_port.archive import catalog, store
+
+    found = catalog.read(store.Folder(pathlib.Path(options.file)))
+    for backup in found.backups():
+        print(backup.id, backup.record.display_name, backup.increment.stored_size)
+
+
+def _migrate(pool: Any, records: Any, options: Any) -> None:
+    from osc_backup_port.operations import chains, import_metadata, migrate, rewriting
 
     conf, name = options.to
-    chosen = import_metadata.Options(ceph_pool=name)
+    chosen = import_metadata.Options(changes=rewriting.Rewriting(ceph_pool=name))
     with cluster.open_pool(cluster.Settings(conf, options.user), name) as target:
         clouds = migrate.Clouds(pool, target, Cinder([]))
-        ids = [item.id for item in records]
-        planned = migrate.plan(Cinder(records), clouds, ids, False, chosen)
+        cinder = Cinder(records)
+        found = chains.read_records(cinder, [item.id for item in records], False)
+        planned = migrate.plan(cinder, clouds, found, False, chosen)
         migrate.run(clouds, planned, chosen, False, progress.Silent())
         _raise_first(planned.findings())
 

@@ -12,6 +12,9 @@
 
 """What was measured, for people and for programs."""
 
+import datetime
+import json
+from pathlib import Path
 from typing import Any
 
 from .cases import Case
@@ -33,6 +36,7 @@ def row(case: Case, found: Pairs) -> dict[str, Any]:
         'goal': case.goal,
         'ratio': round(found.ratio, 2),
         'ratios': [round(ratio, 2) for ratio in ratios],
+        'pairs': len(ratios),
         'met': found.ratio >= case.goal,
         'compares_cpu': case.compares_cpu,
         'ours': _figures(found.ours),
@@ -45,10 +49,33 @@ def _figures(runs: list[Any]) -> dict[str, float]:
 
 
 def line(row: dict[str, Any]) -> str:
-    """Return one row as a line of text."""
+    """Return one row as a line of text, or as several."""
+    if 'rate' in row:
+        return f'{row["key"]:28} the cluster by itself: {row["rate"]}'
+    if 'points' in row:
+        return '\n'.join(_point(row, point) for point in row['points'])
     ours, peer = row['ours'], row['rbd']
     return (
         f'{row["key"]:28} {row["ratio"]:12.2f} {row["goal"]:5} '
         f'{"met" if row["met"] else "NOT met":7} {ours["wall"]:7.2f}/{peer["wall"]:7.2f} '
         f'{ours["cpu"]:6.2f}/{peer["cpu"]:6.2f} {ours["peak"]:5.0f}/{peer["peak"]:5.0f}'
     )
+
+
+def _point(row: dict[str, Any], point: dict[str, Any]) -> str:
+    ours, peer = point['ours'], point['rbd']
+    told = f'{row["key"]:28} {point["amount"]:5} {row["of"]}: {ours["wall"]:.2f} s'
+    if peer:
+        told += f', the peer {peer["wall"]:.2f} s'
+    return f'{told}; peak {ours["peak"]:.0f} MiB'
+
+
+def keep(path: Path, machine: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Put rows into a file of results, where those with the same keys are replaced."""
+    there = json.loads(path.read_text())['rows'] if path.exists() else []
+    day = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+    new = {row['key']: {**row, 'day': day} for row in rows}
+    kept = [new.pop(row['key'], row) for row in there] + list(new.values())
+    told = {'machine': machine, 'rows': kept}
+    path.write_text(json.dumps(told, indent=1) + '\n')
+    return told
