@@ -43,7 +43,7 @@ else:
 
 #: Threads that compress or expand; more would only take more memory: each of them
 #: holds a segment, and what it becomes.
-_WORKERS = min(3, os.cpu_count() or 1)
+_WORKERS = min(4, os.cpu_count() or 1)
 #: log2: no segment has more to look back to, and each thread may need that much.
 _LARGEST_WINDOW = 26
 

@@ -19,13 +19,13 @@ Peak memory of a transfer, at the very most:
   waits for its turn, and once more, in librados, what is being read;
 * into a cluster, ``2 * requests * request_size``: what is being written, and
   librbd's copy of it;
-* into or out of an archive, eight segments of 16 MiB;
+* into or out of an archive, eight segments of 8 MiB, of more in images beyond 2 TiB;
 * into or out of a file, one request, and five more while it is hashed.
 
-With the defaults that is 220 MiB for an export, 192 for an import, 204 from
-cluster to cluster, 268 and 252 for the two ways of an archive, in which not all
-segments are as large at the same time.  doc/source/reference/performance.rst
-has what was measured.
+With the defaults that is 220 MiB for an export, 188 for an import, 204 from
+cluster to cluster, 204 and 188 for the two ways of an archive; and some more, as
+long as the allocator finds no use for what was given back to it.
+doc/source/reference/performance.rst has what was measured.
 """
 
 import dataclasses
