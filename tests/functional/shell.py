@@ -145,6 +145,16 @@ class Cloud:
         command = [sys.executable, SANDBOX, 'service', self.sandbox, service, action]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
+    def wait_for_backup_service(self, state: str) -> None:
+        """Wait until Cinder takes its backup service to be ``up`` or ``down``."""
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            services = self.rest('GET', '/os-services?binary=cinder-backup')['services']
+            if {service['state'] for service in services} == {state}:
+                return
+            time.sleep(0.2)
+        raise AssertionError(f'cinder-backup is not {state}: {services}')
+
     @functools.cached_property
     def _region(self) -> typing.Any:
         files = (

@@ -22,7 +22,6 @@ import contextlib
 import dataclasses
 import json
 import pathlib
-import time
 import typing
 import uuid
 
@@ -146,16 +145,6 @@ class TestAList:
         assert '└── ' in tree
         table = dst.openstack(*arguments, '--no-used').stdout.decode()
         assert chain.image in table
-
-
-def wait_for_backup_service(cloud: shell.Cloud, state: str) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        services = cloud.rest('GET', '/os-services?binary=cinder-backup')['services']
-        if {service['state'] for service in services} == {state}:
-            return
-        time.sleep(0.5)
-    raise AssertionError(f'cinder-backup is not {state}')
 
 
 @contextlib.contextmanager
@@ -449,10 +438,10 @@ class TestWhoMay:
             pytest.skip('only a sandbox has services that may be stopped')
         dst.service('cinder-backup', 'stop')
         try:
-            wait_for_backup_service(dst, 'down')
+            dst.wait_for_backup_service('down')
             process = dst.openstack(*BACKUP, 'image', 'check', check=False)
         finally:
             dst.service('cinder-backup', 'start')
-            wait_for_backup_service(dst, 'up')
+            dst.wait_for_backup_service('up')
         assert process.returncode == 1
         assert process.stdout == b''

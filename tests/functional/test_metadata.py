@@ -506,7 +506,7 @@ class TestTrouble:
     ) -> None:
         resources.callback(_start_backup_service, dst)
         dst.service('cinder-backup', 'stop')
-        _wait_for_backup_service(dst, 'down')
+        dst.wait_for_backup_service('down')
         error = failing(dst, 'import', record_file)
         assert 'HTTP 503' in error
         assert 'openstack volume service list' in error
@@ -541,7 +541,7 @@ class TestTrouble:
         assert f'openstack volume backup set --state error {new_fields["id"]}' in error
         dst.openstack('volume', 'backup', 'set', '--state', 'error', new_fields['id'])
         dst.service('cinder-backup', 'restart')
-        _wait_for_backup_service(dst, 'up')
+        dst.wait_for_backup_service('up')
         assert settled(dst, new_fields['id'])['status'] == 'error'
         rows = dst.openstack_json(*METADATA, 'import', record_file, '--replace-failed')
         assert results(rows) == {new_fields['id']: 'replaced'}
@@ -549,14 +549,4 @@ class TestTrouble:
 
 def _start_backup_service(cloud: shell.Cloud) -> None:
     cloud.service('cinder-backup', 'start')
-    _wait_for_backup_service(cloud, 'up')
-
-
-def _wait_for_backup_service(cloud: shell.Cloud, state: str) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        services = cloud.rest('GET', '/os-services?binary=cinder-backup')['services']
-        if {service['state'] for service in services} == {state}:
-            return
-        time.sleep(0.2)
-    raise AssertionError(f'cinder-backup is not {state}: {services}')
+    cloud.wait_for_backup_service('up')
