@@ -56,7 +56,7 @@ def open_pool(settings: Settings, name: str) -> Iterator[pool.Pool]:
         except rados.Error as error:
             raise errors.CephError(f'Pool {name}: cannot be opened: {error}.') from error
         try:
-            yield pool.Pool(name, ioctx, rados, rbd, client.get_instance_id())
+            yield pool.Pool(name, client, ioctx, rados, rbd)
         finally:
             ioctx.close()
     finally:

@@ -14,6 +14,7 @@
 
 import contextlib
 import functools
+import json
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -34,12 +35,31 @@ class Pool:
     raises ``CephError`` when the cluster refuses or is lost.
     """
 
-    def __init__(self, name: str, ioctx: Any, rados: Any, rbd: Any, client_id: int) -> None:
+    def __init__(self, name: str, client: Any, ioctx: Any, rados: Any, rbd: Any) -> None:
         self.name = name
-        self._client_id = client_id
+        self._client = client
         self._ioctx = ioctx
         self._rados = rados
         self._rbd = rbd
+
+    def free(self) -> int | None:
+        """Return for how many bytes of data the pool has room; None: not known.
+
+        Copies and the quota of the pool are taken account of.
+        """
+        command = {'prefix': 'df', 'detail': 'detail', 'format': 'json'}
+        try:
+            code, answer, _text = self._client.mon_command(json.dumps(command), b'')
+            if code:
+                return None
+            [pool] = [one for one in json.loads(answer)['pools'] if one['name'] == self.name]
+            told = pool['stats']
+            room = int(told['max_avail'])
+            if told.get('quota_bytes'):
+                room = min(room, max(int(told['quota_bytes']) - int(told['stored']), 0))
+        except (self._rados.Error, ValueError, TypeError, KeyError):
+            return None
+        return room
 
     def images(self) -> list[str]:
         """Return the names of all images."""
@@ -78,7 +98,8 @@ class Pool:
                     self._ioctx, name, snapshot=snapshot, read_only=not writable
                 )
             open_at = functools.partial(self.open, name)
-            ours = image.Image(name, opened, self._rbd, self._client_id, open_at)
+            client_id = self._client.get_instance_id()
+            ours = image.Image(name, opened, self._rbd, client_id, open_at)
             yield ours
         finally:
             if ours is not None:

@@ -26,6 +26,7 @@ from osc_backup_port.operations import (
     chain_writer,
     image_session,
     import_metadata,
+    preflight,
     rewriting,
     volume_metadata,
 )
@@ -144,7 +145,20 @@ def plan(
         if error is not None:
             image.fail(error, NOT_IMPORTED)
     _plan_records(cinder, planned, options)
+    planned.records.obstacles += preflight.check_space(pool, _bytes_to_write(pool, planned))
     return planned
+
+
+def _bytes_to_write(pool: ceph_pool.Pool, planned: Plan) -> int:
+    """Return how much data comes; an image that a killed run began does not count."""
+    return sum(
+        segment.raw_size
+        for image in planned.images
+        if not image.error and not pool.has_image(naming.temporary_image(image.image.name))
+        for step in image.steps
+        if step.is_missing
+        for segment in step.backup.increment.segments
+    )
 
 
 def _is_cut(damage: catalog.Damage) -> bool:

@@ -33,6 +33,7 @@ from osc_backup_port.operations import (
     image_session,
     import_archive,
     import_metadata,
+    preflight,
     rewriting,
     volume_metadata,
 )
@@ -145,7 +146,25 @@ def plan(
     planned_records = import_metadata.plan(clouds.target_cinder, counted, options)
     for metadata in planned_records.steps:
         by_id[metadata.record.id].metadata = metadata
-    return Plan(planned, planned_records, found.failures)
+    whole = Plan(planned, planned_records, found.failures)
+    planned_records.obstacles += _check_space(clouds, whole)
+    return whole
+
+
+def _check_space(clouds: Clouds, planned: Plan) -> list[errors.PortError]:
+    """See that the other pool has room; an image that a killed run began does not count."""
+    new = [
+        chain
+        for chain in planned.chains
+        if not clouds.target.has_image(naming.temporary_image(chain.chain.name))
+    ]
+    largest = sum(step.size for chain in new for step in chain.steps if step.is_missing)
+    if not preflight.check_space(clouds.target, largest):
+        return []
+    # Only now is it worth to ask for every extent.
+    estimate(clouds, planned)
+    needed = sum(step.estimate for chain in new for step in chain.steps)
+    return preflight.check_space(clouds.target, needed)
 
 
 def _plan_chain(clouds: Clouds, chain: chains.Chain) -> ChainPlan:

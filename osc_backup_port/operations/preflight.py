@@ -17,6 +17,7 @@ import dataclasses
 import typing
 
 from osc_backup_port import errors, record, units
+from osc_backup_port.ceph import pool as ceph_pool
 from osc_backup_port.cinder import projects, resources
 
 _SERVICES = 'openstack volume service list --service cinder-backup'
@@ -63,18 +64,18 @@ def check(needs: collections.abc.Iterable[Need]) -> list[errors.PortError]:
     return found
 
 
-def check_space(pool_name: str, free: int | None, needed: int) -> None:
-    """Make sure that the pool has room for so many bytes.
-
-    :param free: None: not known
-    :raises errors.CephError: it has not
-    """
-    if free is not None and needed > free:
-        raise errors.CephError(
-            f'Pool {pool_name}: has room for {units.human_size(free)} more, expected '
+def check_space(pool: ceph_pool.Pool, needed: int) -> list[errors.PortError]:
+    """Return why the pool has no room for so many bytes, if it has none."""
+    free = pool.free()
+    if free is None or needed <= free:
+        return []
+    return [
+        errors.CephError(
+            f'Pool {pool.name}: has room for {units.human_size(free)}, expected '
             f'{units.human_size(needed)}.',
-            'Look at: ceph df; then free space or add OSDs, or import fewer backups.',
+            'Look at: ceph df detail; then free space or add OSDs, or import fewer backups.',
         )
+    ]
 
 
 def _check_rights(need: Need) -> None:

@@ -99,6 +99,11 @@ def read_all(image: Any, size: int) -> bytes:
 class CephContract:
     """The tests."""
 
+    def test_a_pool_has_room(self, ceph: Ceph) -> None:
+        free = ceph.pool().free()
+        assert free is not None
+        assert free > 1 << 20
+
     def test_an_image_is_created_as_cinder_does_and_found_again(self, ceph: Ceph) -> None:
         where, name = ceph.pool(), f'{ceph.prefix}image'
 

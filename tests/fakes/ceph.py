@@ -284,6 +284,7 @@ class Cluster:
         self.locks: dict[str, StoredLock] = {}
         self.mutex = threading.RLock()
         self.hook: Hook = lambda what: 0
+        self.free = 1 << 40
         self.worker = Worker(lambda what: self.hook(what), seed)
         self.worker.start()
         self._numbers = itertools.count(4100)
@@ -301,7 +302,7 @@ class Cluster:
         from tests.fakes import rados, rbd
 
         ioctx = self.connect()
-        return pool.Pool(self.name, ioctx, rados, rbd, ioctx.client_id)
+        return pool.Pool(self.name, rados.Client(ioctx), ioctx, rados, rbd)
 
     def forget_clients(self) -> None:
         """Let the time pass after which nobody counts as alive who is dead."""

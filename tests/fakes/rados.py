@@ -12,6 +12,7 @@
 
 """The part of ``rados`` that the package uses, over a cluster in memory."""
 
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -71,7 +72,7 @@ class Rados:
         self.options: dict[str, str] = {}
         self.is_open = False
         self.made.append(self)
-        self._id = 0
+        self._client: Client
 
     def conf_get(self, option: str) -> str | None:
         return self.configuration.get(option)
@@ -94,11 +95,30 @@ class Rados:
         if name not in self.clusters[self.conffile]:
             raise ObjectNotFound(f'error opening pool {name!r}', 2)
         ioctx: Ioctx = self.clusters[self.conffile][name].connect()
-        self._id = ioctx.client_id
+        self._client = Client(ioctx)
         return ioctx
 
     def get_instance_id(self) -> int:
-        return self._id
+        return self._client.get_instance_id()
+
+    def mon_command(self, command: str, data: bytes) -> tuple[int, bytes, str]:
+        return self._client.mon_command(command, data)
+
+
+class Client:
+    """What of a client is asked of it while it is connected."""
+
+    def __init__(self, ioctx: 'Ioctx') -> None:
+        self._ioctx = ioctx
+
+    def get_instance_id(self) -> int:
+        return self._ioctx.client_id
+
+    def mon_command(self, command: str, data: bytes) -> tuple[int, bytes, str]:
+        assert json.loads(command)['prefix'] == 'df'
+        cluster = self._ioctx.cluster
+        stats = {'max_avail': cluster.free, 'quota_bytes': 0, 'stored': 0}
+        return 0, json.dumps({'pools': [{'name': cluster.name, 'stats': stats}]}).encode(), ''
 
 
 class Object(NamedTuple):

@@ -164,3 +164,18 @@ def test_the_chain_is_looked_up_from_any_of_its_backups(clouds: Clouds) -> None:
     (chain,) = pool_chains.find(clouds.source_cinder, clouds.source.pool(), records).chains
     assert [point.record.id for point in chain.points] == chains.IDS[:3]
     assert chain.unknown == ()
+
+
+def test_a_pool_without_room(clouds: Clouds) -> None:
+    before = clouds.target.dump()
+    clouds.target.free = 1
+    both = migrate.Clouds(clouds.source.pool(), clouds.target.pool(), clouds.target_cinder)
+    records = pool_chains.read_records(clouds.source_cinder, [chains.IDS[2]], False)
+    planned = migrate.plan(clouds.source_cinder, both, records, False, OPTIONS)
+    [error] = planned.findings()
+    assert 'has room for 1 B, expected' in str(error)
+    needed = sum(step.estimate for step in planned.steps)
+    assert needed > 1
+    assert clouds.target.dump() == before
+    clouds.target.free = needed
+    assert not migrate.plan(clouds.source_cinder, both, records, False, OPTIONS).findings()

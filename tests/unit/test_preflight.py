@@ -26,6 +26,7 @@ from osc_backup_port.operations import (
     preflight,
     rewriting,
 )
+from tests.fakes import ceph as fake_ceph
 from tests.unit import records
 from tests.unit.fake_cinder import FakeCinder, make_chain
 
@@ -160,10 +161,12 @@ def test_with_base() -> None:
 
 
 def test_space() -> None:
-    preflight.check_space('backups', None, 5)
-    preflight.check_space('backups', 5, 5)
-    with pytest.raises(errors.CephError, match='Pool backups: has room for 4 B more'):
-        preflight.check_space('backups', 4, 5)
+    cluster = fake_ceph.Cluster()
+    cluster.free = 5
+    assert preflight.check_space(cluster.pool(), 5) == []
+    [error] = preflight.check_space(cluster.pool(), 6)
+    assert 'has room for 5' in str(error)
+    cluster.close()
 
 
 @pytest.mark.parametrize(
