@@ -95,6 +95,7 @@ class Input:
     def __init__(self, file: io.RawIOBase) -> None:
         self._members = _members(file, self.name)
         self._next: Member | None = next(self._members, None)
+        self._cut: errors.TruncatedStream | None = None
 
     def read_archive(self) -> manifest.Archive:
         """Read the mark of the archive, which comes first.
@@ -129,10 +130,21 @@ class Input:
             increment = IncrementStream(self, layouts[member.path[0]], member.path[:2])
             yield increment
             increment.use_up()
+        self.check_cut()
 
     def _take(self) -> Member | None:
-        taken, self._next = self._next, next(self._members, None)
+        taken = self._next
+        try:
+            self._next = next(self._members, None)
+        except errors.TruncatedStream as error:
+            # Behind what is returned now, and may complete an increment.
+            self._next, self._cut = None, error
         return taken
+
+    def check_cut(self) -> None:
+        """:raises TruncatedStream: the stream was cut behind what was read"""
+        if self._cut is not None:
+            raise self._cut
 
     def take_of(self, folder: list[str]) -> Member | None:
         """Return the next file, if it lies in *folder*."""
@@ -178,6 +190,8 @@ class IncrementStream:
                 raise sealed.forged(f'{self.where}/{name}', 'is not expected here')
             number += 1
             yield name, member.content
+        if names.INCREMENT not in self._files:
+            self._source.check_cut()
 
     def _keep(self, name: str, content: bytes) -> None:
         known = (names.RECORD, names.VOLUME_METADATA, names.INCREMENT)

@@ -26,7 +26,10 @@ Columns = tuple[tuple[str, ...], collections.abc.Iterable[tuple[object, ...]]]
 
 
 class ListBackupArchive(cloud.CloudCommand, command.Lister):
-    """List the volume backups in an archive."""
+    """List the volume backups in an archive.
+
+    What is damaged is named, and the exit code is 1 then.
+    """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
@@ -54,7 +57,8 @@ class ListBackupArchive(cloud.CloudCommand, command.Lister):
 class ShowBackupArchive(cloud.CloudCommand, command.Lister):
     """Show the chains of volume backups in an archive.
 
-    As a tree; with -f json, yaml, value or csv as rows.
+    As a tree; with -f json, yaml, value or csv as rows. What is damaged is named, and
+    the exit code is 1 then.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -113,7 +117,8 @@ def _shown_backup(backup: typing.Any, long: bool) -> tuple[object, ...]:
 def _tree(contents: typing.Any, long: bool) -> collections.abc.Iterator[str]:
     archive = contents.archive
     count = sum(1 for _backup in contents.backups())
-    yield f'Archive {archive.id}, begun {archive.created_at}: {count} backups'
+    noun = 'backup' if count == 1 else 'backups'
+    yield f'Archive {archive.id}, begun {archive.created_at}: {count} {noun}'
     for image in contents.images:
         yield image.name
         numbers = {backup.increment.to_snap: backup.increment.number for backup in image.backups}
@@ -158,12 +163,14 @@ class VerifyBackupArchive(cloud.CloudCommand, command.Lister):
         how.add_argument(
             '--quick',
             action='store_true',
-            help='Only see that every file is there and has its size; read no data',
+            help='Only see that every file is there and has its size; read no data. Not for '
+            'a stream',
         )
         how.add_argument(
             '--against-cluster',
             action='store_true',
-            help='Compare the data with what is in the pool of this cloud, too',
+            help='Compare the data with what is in the pool of this cloud, too. A backup that '
+            'is not there is no error. Not for a stream',
         )
         progress_bar.add_argument(parser)
         ceph_options.add_arguments(parser)
