@@ -16,7 +16,6 @@ import hashlib
 import pathlib
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -172,40 +171,3 @@ def test_an_object_store(
         assert not [name for name in store.find(bucket) if name.endswith('lock.json')]
     finally:
         store.rm(bucket, recursive=True)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize('points', [3, 20], ids=['3 points', '20 points'])
-def test_killed_and_again(
-    src: shell.Cloud,
-    dst: shell.Cloud,
-    pool: ceph.Pool,
-    resources: Resources,
-    filled: chains.Chain,
-    tmp_path: pathlib.Path,
-    points: int,
-) -> None:
-    """However far create and import came: the same command again, and all is right."""
-    chains.forget(dst, resources, filled)
-    for number in range(points):
-        archive = tmp_path / str(number)
-        create = src.command(*ARCHIVE, 'create', archive, filled.backups[2])
-        _kill_after(create, src, 0.9 + 1.6 * number / points)
-        src.openstack(*ARCHIVE, 'create', archive, filled.backups[2])
-        src.openstack(*ARCHIVE, 'verify', archive)
-        before = pool.contents()
-        run = dst.command(*ARCHIVE, 'import', archive)
-        _kill_after(run, dst, 0.9 + 2.4 * number / points)
-        dst.openstack(*ARCHIVE, 'import', archive)
-        assert filled.sums_of(pool) == filled.sums
-        for backup in reversed(filled.backups):
-            chains.delete_backup(dst, backup)
-        pool.expect(before)
-
-
-def _kill_after(command: list[str], cloud: shell.Cloud, seconds: float) -> None:
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=cloud.environment
-    ) as process:
-        time.sleep(seconds)
-        process.kill()
