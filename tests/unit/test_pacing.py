@@ -74,6 +74,20 @@ def test_holes_take_no_time() -> None:
     assert (clock.now, meter.skipped) == (1000.0, 2 * units.GIB)
 
 
+def test_chains_side_by_side_share_the_rate_and_the_requests() -> None:
+    clock = Clock()
+    pace = pacing.Pace(1000, clock, clock.sleep)
+    meters = [metering.Meter(progress.Silent(), pace) for _ in range(2)]
+
+    for _ in range(100):
+        for meter in meters:
+            meter.count(50, 0)
+
+    assert 9.5 < clock.now - 1000 < 10.5
+    assert limits.SHARED.shared_by(2) == limits.Limits(4, 4 * units.MIB, 6)
+    assert limits.Limits(1, window=1).shared_by(2) == limits.Limits(1, window=1)
+
+
 def parse(*words: str) -> limits.Limits:
     parser = argparse.ArgumentParser()
     transfer_options.add_arguments(parser)
