@@ -141,7 +141,8 @@ class _Bench:
                     self._add(limit)
         finally:
             if not self._options.keep:
-                bench.clean()
+                with place.undisturbed():
+                    bench.clean()
 
     def _wants(self, key: str) -> bool:
         return re.search(self._options.only, key) is not None

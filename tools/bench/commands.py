@@ -27,7 +27,7 @@ from typing import Any
 from . import data
 from .cases import Case
 from .measure import Failed, Pairs, Run, in_turn, once
-from .place import Cluster
+from .place import Cluster, undisturbed
 from .report import row
 
 SERVICE = 'cinder.backup.drivers.ceph.CephBackupDriver'
@@ -108,7 +108,8 @@ def _records(cluster: Cluster, environment: dict[str, str], quick: bool) -> dict
         loop = f'for id in {" ".join(ids.split()[:some])}; do {backup} record export $id; done'
         part = once(loop, environment)
     finally:
-        once(f'{backup} delete {ids} || true', environment)
+        with undisturbed():
+            once(f'{backup} delete {ids} || true', environment)
     whole = Run(part.wall * number / some, part.cpu * number / some, part.peak)
     case = Case(
         'records',

@@ -22,7 +22,7 @@ from typing import Any
 from . import data
 from .data import GIB, MIB
 from .measure import Run, joined, once
-from .place import Cluster
+from .place import Cluster, undisturbed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +91,8 @@ class Growth:
                 data.make(self._source, chain, chain.size)
                 yield amount, *self._both(chain, [0], f'export {chain.point(0)}')
             finally:
-                data.remove(self._source, chain.image)
+                with undisturbed():
+                    data.remove(self._source, chain.image)
             amount *= 2
 
     def _with_snapshots(self) -> Iterator[tuple[int, Run, Run | None]]:
@@ -103,7 +104,8 @@ class Growth:
                 peer = f'export-diff --from-snap {start} {chain.point(last)}'
                 yield amount, *self._both(chain, [last - 1, last], peer)
             finally:
-                data.remove(self._source, chain.image)
+                with undisturbed():
+                    data.remove(self._source, chain.image)
 
     def _both(self, chain: data.Chain, numbers: list[int], peer: str) -> tuple[Run, Run]:
         records = json.dumps([chain.record(number, self._source.pool) for number in numbers])

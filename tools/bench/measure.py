@@ -28,6 +28,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from .place import undisturbed
+
 _RUNNER = """
 import os, sys, time
 started = time.monotonic()
@@ -84,7 +86,8 @@ def in_turn(
                 if number or not count:
                     runs.append(finished)
     finally:
-        between()
+        with undisturbed():
+            between()
     return found
 
 

@@ -15,6 +15,7 @@
 import contextlib
 import dataclasses
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -57,12 +58,25 @@ class Cluster:
             yield
         finally:
             if seconds:
-                self._admin('rm', f'{name}_probability')
-                self._admin('rm', f'{name}_duration')
+                with undisturbed():
+                    self._admin('rm', f'{name}_probability')
+                    self._admin('rm', f'{name}_duration')
 
     def _admin(self, verb: str, *words: str) -> None:
         command = ['ceph', '--conf', self.conf, 'config', verb, 'osd.0', *words]
         subprocess.run(command, check=True, capture_output=True)
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let no second signal stop the block, which cleans up after the first."""
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, signal.SIG_IGN) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
 
 
 def clusters() -> dict[str, Cluster]:
@@ -87,4 +101,4 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
-__all__ = ['Cluster', 'SandboxError', 'clusters', 'environment']
+__all__ = ['Cluster', 'SandboxError', 'clusters', 'environment', 'undisturbed']
