@@ -42,6 +42,8 @@ class CinderContract:
             cinder.find_volume(f'port-test-{unknown}')
         with pytest.raises(errors.NotFound):
             cinder.delete(unknown, 10)
+        with pytest.raises(errors.NotFound):
+            cinder.get_volume(unknown)
         # An id of a volume is taken as it stands.
         assert cinder.find_volume(unknown).id == unknown
         assert list(cinder.list(unknown)) == []

@@ -203,18 +203,19 @@ def expand(content: bytes, segment_name: str, limit: int, name: str) -> bytes:
 
 def _side_by_side(jobs: Iterable[Callable[[], Any]]) -> Iterator[Any]:
     """Run jobs in threads, a few ahead of the consumer; results in order."""
-    with concurrent.futures.ThreadPoolExecutor(_WORKERS) as pool:
-        running: collections.deque[concurrent.futures.Future[Any]] = collections.deque()
-        try:
-            for job in jobs:
-                running.append(pool.submit(job))
-                if len(running) >= _WORKERS:
-                    yield running.popleft().result()
-            while running:
+    pool = concurrent.futures.ThreadPoolExecutor(_WORKERS)
+    running: collections.deque[concurrent.futures.Future[Any]] = collections.deque()
+    try:
+        for job in jobs:
+            running.append(pool.submit(job))
+            if len(running) >= _WORKERS:
                 yield running.popleft().result()
-        finally:
-            for future in running:
-                future.cancel()
+        while running:
+            yield running.popleft().result()
+    finally:
+        # Not waited for: after an error the garbage collector may end this, in any thread
+        # and even while that one starts another, and whoever joins a thread then hangs.
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 class Chunks(io.RawIOBase):

@@ -80,6 +80,8 @@ class BackupService:
         :raises errors.NotPermitted: the caller may not log in there
         """
         project = projects.Projects(self._client_manager).find(name_or_id, domain)
+        if project.id == self._client.client.get_project_id():
+            return BackupService(self._client, project)
         return BackupService.from_client_manager(self._client_manager, project)
 
     def get(self, backup_id: str) -> resources.Backup:
@@ -154,6 +156,22 @@ class BackupService:
                 'Give one of these ids instead of the name.',
             )
         return resources.Volume(found[0].id, found[0].name)
+
+    def get_volume(self, volume_id: str) -> resources.Volume:
+        """Return a volume that is there.
+
+        :raises errors.NotFound: no such volume, or not one of the caller's
+        """
+        missing = 'openstack volume list --all-projects'
+        with faults.as_errors(f'show volume {volume_id}', 'volume:get', missing):
+            shown = self._client.volumes.get(volume_id).to_dict()
+        return resources.Volume(
+            shown['id'],
+            shown.get('name'),
+            shown.get('size') or 0,
+            shown.get('status') or '',
+            shown.get('os-vol-tenant-attr:tenant_id'),
+        )
 
     def export_record(self, backup_id: str) -> record_module.BackupRecord:
         """Return the record of a backup, which must be ``available``.

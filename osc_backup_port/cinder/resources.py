@@ -71,10 +71,13 @@ class Backup:
 
 @dataclasses.dataclass(frozen=True)
 class Volume:
-    """As much of a volume as is needed to find its backups."""
+    """As much of a volume as its backups have to do with; *size* is GiB."""
 
     id: str
     name: str | None = None
+    size: int = 0
+    status: str = ''
+    project_id: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

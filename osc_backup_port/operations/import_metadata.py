@@ -123,6 +123,7 @@ def plan(
     generations = _generations(steps)
     _warn(steps, options)
     obstacles = _place(steps, placement.Places(cinder, options.owner))
+    obstacles += _check_volumes([item for _file, item in records], options)
     for step, there in zip(
         steps,
         side_by_side.each(lambda step: import_one.look(cinder, step.record.id), steps),
@@ -151,6 +152,21 @@ def _place(
         except errors.PortError as error:
             obstacles[str(error)] = error
     return list(obstacles.values())
+
+
+def _check_volumes(
+    items: collections.abc.Iterable[record.BackupRecord], options: Options
+) -> list[errors.PortError]:
+    volumes = sorted({item.volume_id for item in items})
+    if options.changes.volume_id is None or len(volumes) == 1:
+        return []
+    return [
+        errors.InvalidInput(
+            f'These are backups of {len(volumes)} volumes, {", ".join(volumes)}; expected those '
+            f'of one, to become backups of volume {options.changes.volume_id}.',
+            'Import the backups of each volume by themselves: name them.',
+        )
+    ]
 
 
 def _needs(steps: collections.abc.Iterable[Step]) -> collections.abc.Iterable[preflight.Need]:

@@ -23,10 +23,12 @@ class Rewriting:
 
     :ivar ceph_pool: the pool that the cloud keeps its backups in, if known
     :ivar name_prefix: what their names begin with then
+    :ivar volume_id: the volume whose backups they are then
     """
 
     ceph_pool: str | None = None
     name_prefix: str = ''
+    volume_id: str | None = None
 
     def rewrite(self, item: record.BackupRecord) -> record.BackupRecord:
         """Return the record as the other cloud is to have it."""
@@ -36,6 +38,8 @@ class Rewriting:
             changes['container'] = self.ceph_pool
         if self.name_prefix:
             changes['display_name'] = f'{self.name_prefix}{item.display_name or ""}'
+        if self.volume_id:
+            changes['volume_id'] = self.volume_id
         return item.with_changes(**changes) if changes else item
 
 

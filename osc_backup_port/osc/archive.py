@@ -193,7 +193,7 @@ class ImportBackupArchive(cloud.CloudCommand, command.Lister):
             self.open_pool(parsed_args, first.record) as pool,
             progress_bar.shown(not parsed_args.no_progress) as shown,
         ):
-            options = importing.options(parsed_args, pool.name)
+            options = importing.options(parsed_args, cinder, pool.name)
             planned = import_archive.plan(cinder, pool, contents, parsed_args.backups, options)
             if not planned.records.obstacles and not parsed_args.dry_run:
                 store = archive_place.open_store(parsed_args.archive)
@@ -211,7 +211,7 @@ class ImportBackupArchive(cloud.CloudCommand, command.Lister):
             self.open_pool(parsed_args) as pool,
             progress_bar.shown(not parsed_args.no_progress) as shown,
         ):
-            options = importing.options(parsed_args, pool.name)
+            options = importing.options(parsed_args, cinder, pool.name)
             try:
                 for item in import_stream.run(cinder, pool, source, options, shown):
                     if isinstance(item, errors.PortError):

@@ -65,6 +65,18 @@ def settings(
     )
 
 
+def volume_settings(
+    parsed_args: argparse.Namespace, cloud: collections.abc.Mapping[str, typing.Any]
+) -> 'cluster.Settings':
+    """Return how to reach the cluster of the volumes: that of the backups, unless told."""
+    backups = settings(parsed_args, cloud)
+    return dataclasses.replace(
+        backups,
+        conf=cloud.get('rbd_ceph_conf') or backups.conf,
+        user=cloud.get('rbd_user') or backups.user,
+    )
+
+
 def settings_of(cloud: collections.abc.Mapping[str, typing.Any]) -> 'cluster.Settings':
     """Return how to reach the cluster of a cloud in clouds.yaml."""
     from osc_backup_port.ceph import cluster

@@ -17,6 +17,7 @@ import pathlib
 import typing
 
 if typing.TYPE_CHECKING:
+    from osc_backup_port.cinder import backups
     from osc_backup_port.operations import import_metadata
 
 
@@ -48,21 +49,29 @@ def add_arguments(parser: argparse.ArgumentParser, dry_run_note: str = '') -> No
 
 
 def options(
-    parsed_args: argparse.Namespace, pool: str | None, wait: bool = True
+    parsed_args: argparse.Namespace,
+    cinder: 'backups.BackupService',
+    pool: str | None,
+    wait: bool = True,
 ) -> 'import_metadata.Options':
     """Return how to import.
 
-    :param pool: what the pool of the backups is called in the cloud that they go to
+    :param cinder: of the cloud that the backups go to
+    :param pool: what the pool of the backups is called there
+    :raises errors.NotFound: the volume that they are to be of is not there
     """
     from osc_backup_port.operations import import_metadata, map_file, placement, rewriting
 
+    volume = None
+    if parsed_args.for_volume:
+        volume = cinder.get_volume(cinder.find_volume(parsed_args.for_volume).id)
     return import_metadata.Options(
         wait=wait,
         timeout=parsed_args.timeout,
         replace_failed=parsed_args.replace_failed,
-        changes=rewriting.Rewriting(pool, parsed_args.name_prefix),
+        changes=rewriting.Rewriting(pool, parsed_args.name_prefix, volume.id if volume else None),
         owner=placement.Placement(
-            parsed_args.project,
+            volume.project_id if volume else parsed_args.project,
             map_file.read(parsed_args.project_map, '--project-map'),
             parsed_args.keep_projects,
             parsed_args.project_domain,
@@ -90,6 +99,13 @@ def _add_placement(parser: argparse.ArgumentParser) -> None:
         action='store_true',
         help='Let each backup belong to the project with the ID that its record has: for a '
         'cloud that has kept its Keystone',
+    )
+    whose.add_argument(
+        '--for-volume',
+        metavar='<volume>',
+        help='Volume of this cloud whose backups they are to be, in its project (name or ID): '
+        'an empty one, which the newest of them is then restored into. What else it takes to '
+        'continue the chain: "volume backup continue --help"',
     )
     parser.add_argument(
         '--project-domain',

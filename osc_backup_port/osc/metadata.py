@@ -154,8 +154,8 @@ class ImportBackupMetadata(cloud.CloudCommand, command.Lister):
 
         records = read_records.read_files(parsed_args.files)
         pool = parsed_args.ceph_pool or self.cloud.get('backup_ceph_pool')
-        options = importing.options(parsed_args, pool, parsed_args.wait)
         cinder = self.cinder()
+        options = importing.options(parsed_args, cinder, pool, parsed_args.wait)
         plan = import_metadata.plan(cinder, records, options)
         if not plan.obstacles and not parsed_args.dry_run:
             import_metadata.run(plan, options)

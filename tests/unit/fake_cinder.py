@@ -44,6 +44,7 @@ class FakeCinder:
     :ivar races: so many imports lose their record to another run
     :ivar quota: what there is room for; it is not taken account of here
     :ivar refuse: errors to raise, by the name of the method
+    :ivar volumes: those that are there, by their ids
     :ivar projects: those that the caller has a role in, by name
     """
 
@@ -56,6 +57,7 @@ class FakeCinder:
         self.project: projects.Project | None = None
         self.projects: dict[str, projects.Project] = {}
         self.races = 0
+        self.volumes: dict[str, resources.Volume] = {}
         self._lock = threading.Lock()
         for item in there:
             self.add(item)
@@ -103,6 +105,11 @@ class FakeCinder:
         if record_rules.is_uuid(name_or_id):
             return resources.Volume(name_or_id)
         raise errors.NotFound(f'no volume {name_or_id}')
+
+    def get_volume(self, volume_id: str) -> resources.Volume:
+        if volume_id not in self.volumes:
+            raise errors.NotFound(f'no volume {volume_id}')
+        return self.volumes[volume_id]
 
     def list(
         self, volume_id: str | None = None, all_projects: bool = False

@@ -111,6 +111,7 @@ def test_the_commands_are_registered():
         'volume backup archive list',
         'volume backup archive show',
         'volume backup archive verify',
+        'volume backup continue',
         'volume backup export-image',
         'volume backup image check',
         'volume backup image list',

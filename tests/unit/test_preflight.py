@@ -196,3 +196,14 @@ def test_map_files(tmp_path: pathlib.Path) -> None:
     assert map_file.read(None, '--project-map') is None
     with pytest.raises(errors.InvalidInput, match='No such file'):
         map_file.read(tmp_path / 'none', '--project-map')
+
+
+def test_backups_of_several_volumes_for_one(cinder: FakeCinder) -> None:
+    one = records.make_record()
+    other = records.make_record(id=records.OTHER_ID, volume_id=records.OTHER_ID)
+    options = import_metadata.Options(changes=rewriting.Rewriting(volume_id=records.OTHER_ID))
+    planned = import_metadata.plan(cinder, [('x', one), ('y', other)], options)
+    assert 'These are backups of 2 volumes' in refused(cinder, planned)
+    planned = import_metadata.plan(cinder, [('x', one)], options)
+    assert planned.findings() == []
+    assert planned.steps[0].record.volume_id == records.OTHER_ID
