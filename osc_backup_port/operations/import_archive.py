@@ -134,7 +134,7 @@ def plan(
     :raises DamagedArchive: a backup that is asked for, or an ancestor, is damaged
     """
     chosen = _choose(contents, wanted)
-    images = [_plan_image(pool, image, chosen) for image in contents.images]
+    images = [_plan_image(pool, image, chosen, options) for image in contents.images]
     planned = Plan([image for image in images if image.steps])
     if not wanted:
         planned.damage = [damage.error for damage in contents.damage()]
@@ -213,7 +213,12 @@ def _choose(contents: catalog.Catalog, wanted: Sequence[str]) -> dict[str, str]:
     return chosen
 
 
-def _plan_image(pool: ceph_pool.Pool, image: catalog.Image, chosen: dict[str, str]) -> ImagePlan:
+def _plan_image(
+    pool: ceph_pool.Pool,
+    image: catalog.Image,
+    chosen: dict[str, str],
+    options: import_metadata.Options,
+) -> ImagePlan:
     wanted = [backup for backup in image.backups if chosen.get(backup.id) == image.name]
     needed = {way.id for backup in wanted for way in catalog.path_to(image, backup)}
     there = _snapshots_there(pool, image.name)
@@ -222,18 +227,20 @@ def _plan_image(pool: ceph_pool.Pool, image: catalog.Image, chosen: dict[str, st
         if backup.id in needed:
             result = ALREADY_THERE if backup.id in there else 'to be imported'
             step = Step(backup, backup in wanted, result)
-            step.error = _obstacle(pool, image, step)
+            step.error = _obstacle(pool, image, step, options)
             steps.append(step)
     return ImagePlan(image, _without_needless(image, steps))
 
 
-def _obstacle(pool: ceph_pool.Pool, image: catalog.Image, step: Step) -> errors.PortError | None:
+def _obstacle(
+    pool: ceph_pool.Pool, image: catalog.Image, step: Step, options: import_metadata.Options
+) -> errors.PortError | None:
     """Return what stands in the way of a backup, besides its record."""
     backup = step.backup
     try:
         if step.is_wanted:
             catalog.check_record(backup.path, image.name, backup.increment.size, backup.record)
-            volume_metadata.check(pool, backup.id, backup.volume_metadata)
+            volume_metadata.check(pool, backup.id, _metadata(step, options))
         if step.is_missing and pool.has_image(image.name):
             with pool.open(image.name) as there:
                 chain_writer.check_may_add(pool.name, there)
@@ -292,6 +299,9 @@ def run(
             continue
         try:
             _import_image(pool, store, image, shown, bounds)
+            for step in image.steps:
+                if step.is_wanted:
+                    volume_metadata.store(pool, step.backup.id, _metadata(step, options))
         except errors.Interrupted:
             raise
         except errors.PortError as error:
@@ -319,9 +329,10 @@ def _import_image(
                 before = meter.moved
                 _import_increment(session, store, step, shown)
                 step.moved = meter.moved - before
-    for step in image.steps:
-        if step.is_wanted:
-            volume_metadata.store(pool, step.backup.id, step.backup.volume_metadata)
+
+
+def _metadata(step: Step, options: import_metadata.Options) -> bytes | None:
+    return options.changes.rewrite_metadata(step.backup.id, step.backup.volume_metadata)
 
 
 def _import_increment(

@@ -118,11 +118,11 @@ def plan(
     :param records: with the name of the file that each is from
     :raises errors.InvalidRecord: backups are each other's parents
     """
-    rewrite = options.changes.rewrite
-    steps = [Step(rewrite(item), file, cinder) for file, item in records]
+    steps = [Step(item, file, cinder) for file, item in records]
+    obstacles = _rewrite(steps, options)
     generations = _generations(steps)
     _warn(steps, options)
-    obstacles = _place(steps, placement.Places(cinder, options.owner))
+    obstacles += _place(steps, placement.Places(cinder, options.owner))
     obstacles += _check_volumes([item for _file, item in records], options)
     for step, there in zip(
         steps,
@@ -137,6 +137,16 @@ def plan(
     if not obstacles:
         obstacles = preflight.check(_needs(steps))
     return Plan(generations, obstacles)
+
+
+def _rewrite(steps: collections.abc.Iterable[Step], options: Options) -> list[errors.PortError]:
+    obstacles: list[errors.PortError] = []
+    for step in steps:
+        try:
+            step.record = options.changes.rewrite(step.record)
+        except errors.InvalidInput as error:
+            obstacles.append(error)
+    return obstacles
 
 
 def _place(

@@ -116,7 +116,10 @@ class _Receiver:
                     raise
                 cut = error
         for step in self._steps:
-            volume_metadata.store(self._pool, step.backup.id, step.backup.volume_metadata)
+            content = self._options.changes.rewrite_metadata(
+                step.backup.id, step.backup.volume_metadata
+            )
+            volume_metadata.store(self._pool, step.backup.id, content)
         return cut
 
     def _import_records(self) -> None:
@@ -184,7 +187,8 @@ class _Receiver:
         planned = self._plan_records([*before, (where, increment.image, item)])
         for error in planned.findings():
             raise error
-        volume_metadata.check(
-            self._pool, increment.backup_id, increment.small_file(names.VOLUME_METADATA)
+        content = self._options.changes.rewrite_metadata(
+            increment.backup_id, increment.small_file(names.VOLUME_METADATA)
         )
+        volume_metadata.check(self._pool, increment.backup_id, content)
         return item

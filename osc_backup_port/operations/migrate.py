@@ -132,7 +132,7 @@ def plan(
     :raises PortError: no record can be had, or the other cloud refuses all
     """
     found = chains.find(source_cinder, clouds.source, records, single)
-    planned = [_plan_chain(clouds, chain) for chain in found.chains]
+    planned = [_plan_chain(clouds, chain, options) for chain in found.chains]
     by_id = {step.point.record.id: step for chain in planned for step in chain.steps}
     named = [
         (
@@ -167,7 +167,9 @@ def _check_space(clouds: Clouds, planned: Plan) -> list[errors.PortError]:
     return preflight.check_space(clouds.target, needed)
 
 
-def _plan_chain(clouds: Clouds, chain: chains.Chain) -> ChainPlan:
+def _plan_chain(
+    clouds: Clouds, chain: chains.Chain, options: import_metadata.Options
+) -> ChainPlan:
     there = _backups_there(clouds.target, chain.name)
     starts = [name for name in chain.order if naming.backup_of_snapshot(name) in there]
     steps = []
@@ -178,7 +180,7 @@ def _plan_chain(clouds: Clouds, chain: chains.Chain) -> ChainPlan:
             size = image.size()
         step = Step(point, start, size, ALREADY_THERE if is_there else 'to be migrated')
         starts.append(point.snapshot)
-        _check_metadata(clouds, step)
+        _check_metadata(clouds, step, options)
         steps.append(step)
     return ChainPlan(chain, steps)
 
@@ -201,11 +203,16 @@ def _backups_there(pool: ceph_pool.Pool, name: str) -> set[str | None]:
         return set()
 
 
-def _check_metadata(clouds: Clouds, step: Step) -> None:
+def _metadata(clouds: Clouds, step: Step, options: import_metadata.Options) -> bytes | None:
     backup_id = step.point.record.id
     content = clouds.source.read_object(naming.metadata_object(backup_id))
+    return options.changes.rewrite_metadata(backup_id, content)
+
+
+def _check_metadata(clouds: Clouds, step: Step, options: import_metadata.Options) -> None:
     try:
-        volume_metadata.check(clouds.target, backup_id, content)
+        content = _metadata(clouds, step, options)
+        volume_metadata.check(clouds.target, step.point.record.id, content)
     except errors.PortError as error:
         step.error = error
 
@@ -240,15 +247,14 @@ def run(
             raise
     for chain in planned.chains:
         if not any(step.error for step in chain.steps):
-            _store_metadata(clouds, chain)
+            _store_metadata(clouds, chain, options)
     import_metadata.run(planned.records, options)
 
 
-def _store_metadata(clouds: Clouds, chain: ChainPlan) -> None:
+def _store_metadata(clouds: Clouds, chain: ChainPlan, options: import_metadata.Options) -> None:
     for step in chain.steps:
-        backup_id = step.point.record.id
-        content = clouds.source.read_object(naming.metadata_object(backup_id))
-        volume_metadata.store(clouds.target, backup_id, content)
+        content = _metadata(clouds, step, options)
+        volume_metadata.store(clouds.target, step.point.record.id, content)
 
 
 class _Mover:

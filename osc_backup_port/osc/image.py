@@ -22,7 +22,14 @@ import typing
 from osc_lib.command import command
 
 from osc_backup_port import errors, files
-from osc_backup_port.osc import base, ceph_options, cloud, progress_bar, transfer_options
+from osc_backup_port.osc import (
+    base,
+    ceph_options,
+    cloud,
+    importing,
+    progress_bar,
+    transfer_options,
+)
 
 if typing.TYPE_CHECKING:
     from osc_backup_port import record
@@ -254,6 +261,7 @@ class ImportBackupImage(_ImageCommand):
             help='Read back what was written and compare it with what came in; costs one read of '
             'all of that',
         )
+        importing.add_maps(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
@@ -271,9 +279,10 @@ class ImportBackupImage(_ImageCommand):
             reader = stream.Reader(source, name, parsed_args.checksum is not False)
             if parsed_args.checksum is None and incoming.is_raw(reader.peek(16)):
                 reader.do_not_hash()
+            metadata = _read_volume_metadata(parsed_args, backup.id)
             options = import_image.Options(
                 parsed_args.image_name,
-                _read_volume_metadata(parsed_args, backup.id),
+                importing.changes(parsed_args).rewrite_metadata(backup.id, metadata),
                 parsed_args.verify,
             )
             bounds = transfer_options.bounds(parsed_args)

@@ -18,7 +18,7 @@ import typing
 
 if typing.TYPE_CHECKING:
     from osc_backup_port.cinder import backups
-    from osc_backup_port.operations import import_metadata
+    from osc_backup_port.operations import import_metadata, rewriting
 
 
 def add_arguments(parser: argparse.ArgumentParser, dry_run_note: str = '') -> None:
@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser, dry_run_note: str = '') -> No
         f'{dry_run_note}',
     )
     _add_placement(parser)
+    add_maps(parser)
 
 
 def options(
@@ -60,7 +61,7 @@ def options(
     :param pool: what the pool of the backups is called there
     :raises errors.NotFound: the volume that they are to be of is not there
     """
-    from osc_backup_port.operations import import_metadata, map_file, placement, rewriting
+    from osc_backup_port.operations import import_metadata, map_file, placement
 
     volume = None
     if parsed_args.for_volume:
@@ -69,13 +70,43 @@ def options(
         wait=wait,
         timeout=parsed_args.timeout,
         replace_failed=parsed_args.replace_failed,
-        changes=rewriting.Rewriting(pool, parsed_args.name_prefix, volume.id if volume else None),
+        changes=changes(parsed_args, pool, parsed_args.name_prefix, volume.id if volume else None),
         owner=placement.Placement(
             volume.project_id if volume else parsed_args.project,
             map_file.read(parsed_args.project_map, '--project-map'),
             parsed_args.keep_projects,
             parsed_args.project_domain,
         ),
+    )
+
+
+def add_maps(parser: argparse.ArgumentParser) -> None:
+    """Add ``--key-map`` and ``--volume-type-map``, for encrypted volumes."""
+    for option, what in (('key', 'encryption key'), ('volume-type', 'volume type')):
+        parser.add_argument(
+            f'--{option}-map',
+            metavar='<file>',
+            type=pathlib.Path,
+            help=f'YAML or JSON file that names, for the ID of each {what} of the other cloud, '
+            'the ID that it has in this one; what it takes to restore encrypted volumes',
+        )
+
+
+def changes(
+    parsed_args: argparse.Namespace,
+    pool: str | None = None,
+    name_prefix: str = '',
+    volume_id: str | None = None,
+) -> 'rewriting.Rewriting':
+    """Return what is changed on the way in."""
+    from osc_backup_port.operations import map_file, rewriting
+
+    return rewriting.Rewriting(
+        pool,
+        name_prefix,
+        volume_id,
+        map_file.read(parsed_args.key_map, '--key-map'),
+        map_file.read(parsed_args.volume_type_map, '--volume-type-map'),
     )
 
 

@@ -13,6 +13,7 @@
 """Backups from one cluster in memory to another."""
 
 import collections.abc
+import json
 
 import pytest
 
@@ -179,3 +180,23 @@ def test_a_pool_without_room(clouds: Clouds) -> None:
     assert clouds.target.dump() == before
     clouds.target.free = needed
     assert not migrate.plan(clouds.source_cinder, both, records, False, OPTIONS).findings()
+
+
+def test_keys_are_mapped_in_the_metadata_too(clouds: Clouds) -> None:
+    base = {'encryption_key_id': 'old', 'volume_type_id': 'kind'}
+    content = json.dumps({'version': 2, 'volume-base-metadata': base}).encode()
+    name = f'backup.{chains.IDS[0]}.meta'
+    clouds.source.objects[name] = content
+    both = migrate.Clouds(clouds.source.pool(), clouds.target.pool(), clouds.target_cinder)
+    records = pool_chains.read_records(clouds.source_cinder, [chains.IDS[0]], False)
+    changes = rewriting.Rewriting('backups', keys={'old': 'new'})
+    options = import_metadata.Options(changes=changes)
+    for _again in range(2):
+        planned = migrate.plan(clouds.source_cinder, both, records, False, options)
+        assert not planned.findings()
+        migrate.run(both, planned, options, False, progress.Silent())
+    written = json.loads(clouds.target.objects[name])
+    assert written['volume-base-metadata'] == {
+        'encryption_key_id': 'new',
+        'volume_type_id': 'kind',
+    }

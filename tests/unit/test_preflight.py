@@ -12,6 +12,7 @@
 
 """What is looked at before anything is imported, and whose the backups are then."""
 
+import json
 import pathlib
 import typing
 
@@ -207,3 +208,50 @@ def test_backups_of_several_volumes_for_one(cinder: FakeCinder) -> None:
     planned = import_metadata.plan(cinder, [('x', one)], options)
     assert planned.findings() == []
     assert planned.steps[0].record.volume_id == records.OTHER_ID
+
+
+KEY, NEW_KEY, KIND, NEW_KIND = (
+    f'{number}d49b720-e2ee-41c6-b9c8-a7e292e02962' for number in range(4)
+)
+
+
+def meta(key: str | None) -> bytes:
+    base = {'encryption_key_id': key, 'volume_type_id': KIND, 'display_name': 'v'}
+    return json.dumps({'version': 2, 'volume-base-metadata': base}).encode()
+
+
+def test_keys_and_types_are_mapped() -> None:
+    changes = rewriting.Rewriting(keys={KEY: NEW_KEY}, volume_types={KIND: NEW_KIND})
+    item = records.make_record(encryption_key_id=KEY)
+    assert changes.rewrite(item).encryption_key_id == NEW_KEY
+    assert changes.rewrite(records.make_record()).encryption_key_id is None
+    for key, expected in ((KEY, NEW_KEY), (None, None)):
+        changed = changes.rewrite_metadata(item.id, meta(key))
+        assert changed is not None
+        base = json.loads(changed)['volume-base-metadata']
+        assert base == {
+            'encryption_key_id': expected,
+            'volume_type_id': NEW_KIND,
+            'display_name': 'v',
+        }
+    assert changes.rewrite_metadata(item.id, None) is None
+
+
+def test_without_maps_not_a_byte_changes() -> None:
+    assert rewriting.Rewriting().rewrite_metadata(records.ID, b'no JSON') == b'no JSON'
+
+
+def test_what_is_not_mapped(cinder: FakeCinder) -> None:
+    changes = rewriting.Rewriting(keys={'other': 'x'}, volume_types={'other': 'x'})
+    item = records.make_record(encryption_key_id=KEY)
+    options = import_metadata.Options(changes=changes)
+    planned = import_metadata.plan(cinder, [('x', item)], options)
+    assert f'names {KEY}, which the file of --key-map does not' in refused(cinder, planned)
+    for keys, told in ((None, '--volume-type-map'), ({'other': 'x'}, '--key-map')):
+        one = rewriting.Rewriting(keys=keys, volume_types={'other': 'x'})
+        with pytest.raises(errors.InvalidInput, match=told):
+            one.rewrite_metadata(item.id, meta(KEY))
+        # The type of a volume that is not encrypted is nobody's concern.
+        assert one.rewrite_metadata(item.id, meta(None)) is not None
+    with pytest.raises(errors.InvalidInput, match='is not what Cinder writes'):
+        changes.rewrite_metadata(item.id, b'no JSON')
