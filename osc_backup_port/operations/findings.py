@@ -106,17 +106,17 @@ CODES: dict[str, Code] = {
         'An import was interrupted. Cinder does not see what it left; it takes space until the '
         'import is run again.',
     ),
+    'head-drifted': Code(
+        WARNING,
+        'Restores are right. The next incremental backup is written on top of what was left '
+        'there, and may be wrong where the volume has discarded data since.',
+    ),
     'unchecked': Code(
         WARNING, 'The record of this backup could not be read, so that nothing is known of it.'
     ),
     'other-container': Code(
         INFO,
         'None, if that pool is the one of another backup service; this check does not see it.',
-    ),
-    'head-drifted': Code(
-        INFO,
-        'None for restores. Usual after the newest backup of a chain was deleted, or a backup '
-        'failed half way.',
     ),
 }
 

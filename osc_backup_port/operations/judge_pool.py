@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from osc_backup_port import units
 from osc_backup_port.ceph import naming
 from osc_backup_port.operations import driver_view, known_backups, pool_scan
-from osc_backup_port.operations.findings import INFO, Finding
+from osc_backup_port.operations.findings import Finding
 
 _BACKUP = 'openstack volume backup'
 
@@ -117,9 +117,8 @@ class Judge:
             'head-drifted',
             f'image {image.name}',
             f'is not as its newest snapshot {newest.name}.',
-            'If nothing is writing to it: rbd -p '
+            'While no backup of it is being made: rbd -p '
             f'{self._scan.pool} snap rollback {image.name}@{newest.name}',
-            severity=INFO,
         )
 
     def _orphans(self) -> Iterator[Finding]:

@@ -87,8 +87,9 @@ def add_maps(parser: argparse.ArgumentParser) -> None:
             f'--{option}-map',
             metavar='<file>',
             type=pathlib.Path,
-            help=f'YAML or JSON file that names, for the ID of each {what} of the other cloud, '
-            'the ID that it has in this one; what it takes to restore encrypted volumes',
+            help=f'YAML or JSON file that names, for the ID of each {what} of the cloud that '
+            'they come from, the ID that it has where they go to; what it takes to restore '
+            'encrypted volumes',
         )
 
 
@@ -134,7 +135,7 @@ def _add_placement(parser: argparse.ArgumentParser) -> None:
     whose.add_argument(
         '--for-volume',
         metavar='<volume>',
-        help='Volume of this cloud whose backups they are to be, in its project (name or ID): '
+        help='Volume, in the cloud that they go to, whose backups they are to be (name or ID): '
         'an empty one, which the newest of them is then restored into. What else it takes to '
         'continue the chain: "volume backup continue --help"',
     )
