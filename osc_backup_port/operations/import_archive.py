@@ -38,8 +38,8 @@ FAILED = 'failed'
 NOT_IMPORTED = 'not imported'
 
 #: Segments written between two notes of how far the work is: a killed run has
-#: to move at most these again.
-_PART = 32
+#: to move at most these again, 1 GiB mostly.
+_PART = 128
 
 
 @dataclasses.dataclass

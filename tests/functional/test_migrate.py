@@ -13,8 +13,10 @@
 """Chains from one cloud to the other, with no file between."""
 
 import collections.abc
+import dataclasses
 import functools
 import json
+import pathlib
 import re
 import shlex
 import signal
@@ -273,3 +275,35 @@ def _timed(run: collections.abc.Callable[[], tuple[Told, str]]) -> tuple[Told, f
     started = time.monotonic()
     told, _ = run()
     return told, time.monotonic() - started
+
+
+@pytest.mark.long
+def test_layouts_without_a_name_in_the_record(
+    src: shell.Cloud,
+    dst: shell.Cloud,
+    pool: ceph.Pool,
+    resources: Resources,
+    filled: chains.Chain,
+    tmp_path: pathlib.Path,
+) -> None:
+    """What Rocky made, and a backup of a snapshot: their records are given the name."""
+    old = chains.make_old_chain(filled, resources, tmp_path)
+    snapshot = resources.snapshot(src, filled.volume_id)
+    lonely = dataclasses.replace(
+        filled,
+        backups=[resources.backup(src, filled.volume_id, snapshot_id=snapshot)],
+        sums=filled.sums[2:],
+        base='base',
+    )
+    for chain in (old, lonely):
+        chains.forget(dst, resources, chain)
+        with pool.unchanged():
+            told, _ = migrate(src, dst, *chain.backups, '--verify')
+            assert told.results == {('migrated', 'imported')}
+            assert chain.sums_of(pool) == chain.sums
+            for backup, expected in zip(chain.backups, chain.sums, strict=True):
+                assert chains.restore(dst, resources, backup)['sha256'] == expected
+            checked = json.loads(check_as_told(told, dst).stdout)
+            assert not [one for one in checked if chain.volume_id in str(one)]
+            for backup in reversed(chain.backups):
+                chains.delete_backup(dst, backup)
