@@ -32,6 +32,10 @@ from osc_backup_port.operations import (
 
 LOG = logging.getLogger(__name__)
 
+#: Imports under way at once. cinder-backup works on all that it is asked for, each with a
+#: connection to the database; where these run out the backup stays ``creating`` for good.
+_UNDER_WAY = 32
+
 
 class Cinder(import_one.Cinder, preflight.Cinder, placement.Service, typing.Protocol):
     """What this operation needs of the Block Storage service."""
@@ -207,12 +211,16 @@ def run(planned: Plan, options: Options) -> list[Step]:
                     ),
                     'not imported',
                 )
-        _run_generation(steps, options)
+        for start in range(0, len(steps), _UNDER_WAY):
+            some = steps[start : start + _UNDER_WAY]
+            # Without waiting too, the next are asked for when these are done.
+            is_last = start + _UNDER_WAY >= len(steps)
+            _run_some(some, options, options.wait or not is_last)
         failed |= {step.record.id for step in steps if step.error}
     return planned.steps
 
 
-def _run_generation(steps: collections.abc.Sequence[Step], options: Options) -> None:
+def _run_some(steps: collections.abc.Sequence[Step], options: Options, wait: bool) -> None:
     for step in steps:
         if step.action == 'replace':
             _remove(step, options)
@@ -227,7 +235,7 @@ def _run_generation(steps: collections.abc.Sequence[Step], options: Options) -> 
     for step in steps:
         if step.action == 'nothing':
             continue
-        if not options.wait:
+        if not wait:
             step.result = 'importing'
             continue
         try:

@@ -144,7 +144,11 @@ class ImportBackupMetadata(cloud.CloudCommand, command.Lister):
             help='Wait until each backup is available or in error (default)',
         )
         waiting.add_argument(
-            '--no-wait', dest='wait', action='store_false', help='Only ask for the imports'
+            '--no-wait',
+            dest='wait',
+            action='store_false',
+            help='Do not wait for the imports that were asked for last; of many, 32 are asked for '
+            'at a time',
         )
         importing.add_arguments(parser)
         return parser

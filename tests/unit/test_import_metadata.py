@@ -16,6 +16,7 @@ import dataclasses
 import itertools
 import pathlib
 import typing
+import uuid
 
 import pytest
 
@@ -283,6 +284,33 @@ def test_no_wait() -> None:
     cinder.slow.add(records.ID)
     options = import_metadata.Options(wait=False)
     assert import_(cinder, [records.make_record()], options) == ({records.ID: 'importing'}, [])
+
+
+def test_many_are_not_asked_for_all_at_once() -> None:
+    class Busy(FakeCinder):
+        """Takes up what it is asked for only when somebody waits for it."""
+
+        most = 0
+
+        def import_record(self, item: BackupRecord) -> str:
+            self.slow.add(item.id)
+            self.most = max(self.most, len(self.slow))
+            return super().import_record(item)
+
+        def wait(self, backup_id: str, timeout: float) -> resources.Backup:
+            if backup_id in self.slow:
+                self.slow.remove(backup_id)
+                self.add(next(item for item in many if item.id == backup_id))
+            return super().wait(backup_id, timeout)
+
+    many = [records.make_record(id=str(uuid.UUID(int=n, version=4))) for n in range(1, 101)]
+    for options in (import_metadata.Options(), import_metadata.Options(wait=False)):
+        cinder = Busy()
+        results, failures = import_(cinder, many, options)
+        assert cinder.most == 32
+        assert failures == []
+        assert set(results) == {item.id for item in many}
+        assert set(results.values()) <= {'imported', 'importing'}
 
 
 def test_old_fail_reason_is_no_failure() -> None:

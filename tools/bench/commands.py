@@ -100,7 +100,7 @@ def _records(cluster: Cluster, environment: dict[str, str], quick: bool) -> dict
     once(f'{quota} -c project_id) || true', environment)
     backup = 'openstack volume backup'
     try:
-        once(f'{backup} metadata import --no-wait {" ".join(map(str, files))}', environment)
+        once(f'{backup} metadata import {" ".join(map(str, files))}', environment)
         _settle(environment, number)
         mine = once(f'{backup} metadata export --directory {all_at_once} {ids}', environment)
         if len(list(all_at_once.iterdir())) < number:
