@@ -27,7 +27,7 @@ from osc_backup_port.ceph import image as ceph_image
 from osc_backup_port.ceph import lease, naming
 from osc_backup_port.ceph import pool as ceph_pool
 from osc_backup_port.formats import incoming, stream
-from osc_backup_port.operations import chain_writer, read_back, volume_metadata
+from osc_backup_port.operations import chain_writer, preflight, read_back, volume_metadata
 from osc_backup_port.transfer import limits, metering, pacing
 
 IMPORTED = 'imported'
@@ -41,11 +41,13 @@ class Options:
     :param image_name: where to put it; None: where Cinder looks for it
     :param volume_metadata: the content of the ``.meta`` object
     :param verify: read back what was written, and compare
+    :param stored_size: bytes that the stream takes on its disk; 0: not known
     """
 
     image_name: str | None = None
     volume_metadata: bytes | None = None
     verify: bool = False
+    stored_size: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,6 +80,47 @@ def target_image(backup: record.BackupRecord, parent: record.BackupRecord | None
     return naming.legacy_image(backup) if shares else naming.own_image(backup)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """What would be done, and all that stands in its way.
+
+    :param snapshot: of the backup, where it is there already
+    """
+
+    image: str
+    snapshot: str | None
+    obstacles: list[errors.PortError]
+
+    @property
+    def state(self) -> str:
+        return ALREADY_THERE if self.snapshot else 'to be imported'
+
+
+def plan(
+    pool: ceph_pool.Pool,
+    backup: record.BackupRecord,
+    parent: record.BackupRecord | None,
+    options: Options,
+) -> Plan:
+    """Say what would be done; read nothing of the stream, and change nothing."""
+    name = options.image_name or target_image(backup, parent)
+    present = _snapshot_there(pool, name, backup)
+    obstacles: list[errors.PortError] = []
+    try:
+        volume_metadata.check(pool, backup.id, options.volume_metadata)
+    except errors.Conflict as error:
+        obstacles.append(error)
+    if present is not None:
+        return Plan(name, present.name, obstacles)
+    obstacles += preflight.check_space(pool, options.stored_size)
+    try:
+        with contextlib.suppress(errors.NotFound), pool.open(name) as image:
+            chain_writer.check_may_add(pool.name, image)
+    except errors.Conflict as error:
+        obstacles.append(error)
+    return Plan(name, None, obstacles)
+
+
 def run(
     pool: ceph_pool.Pool,
     backup: record.BackupRecord,
@@ -103,6 +146,8 @@ def run(
         present = _snapshot_there(pool, name, backup)
         state = IMPORTED
         if present is None:
+            for obstacle in preflight.check_space(pool, options.stored_size):
+                raise obstacle
             import_.write(lock)
             present = _snapshot_there(pool, name, backup)
         else:

@@ -261,6 +261,12 @@ class ImportBackupImage(_ImageCommand):
             help='Read back what was written and compare it with what came in; costs one read of '
             'all of that',
         )
+        parser.add_argument(
+            '--dry-run',
+            action='store_true',
+            help='Say where the image would go and what stands in the way, without reading it, '
+            'and change nothing',
+        )
         importing.add_maps(parser)
         return parser
 
@@ -269,6 +275,8 @@ class ImportBackupImage(_ImageCommand):
         from osc_backup_port.operations import import_image
 
         backup, parent = self._record(parsed_args)
+        if parsed_args.dry_run:
+            return self._plan(parsed_args, backup, parent)
         with (
             _input(parsed_args.file) as source,
             self.open_pool(parsed_args, backup) as pool,
@@ -279,15 +287,35 @@ class ImportBackupImage(_ImageCommand):
             reader = stream.Reader(source, name, parsed_args.checksum is not False)
             if parsed_args.checksum is None and incoming.is_raw(reader.peek(16)):
                 reader.do_not_hash()
-            metadata = _read_volume_metadata(parsed_args, backup.id)
-            options = import_image.Options(
-                parsed_args.image_name,
-                importing.changes(parsed_args).rewrite_metadata(backup.id, metadata),
-                parsed_args.verify,
-            )
+            options = _import_options(parsed_args, backup.id)
             bounds = transfer_options.bounds(parsed_args)
             result = import_image.run(pool, backup, parent, reader, options, shown, bounds)
         return _import_columns(backup, result)
+
+    def _plan(
+        self,
+        parsed_args: argparse.Namespace,
+        backup: 'record.BackupRecord',
+        parent: 'record.BackupRecord | None',
+    ) -> Columns:
+        from osc_backup_port.operations import import_image
+
+        with (
+            self.open_pool(parsed_args, backup) as pool,
+            progress_bar.shown(not parsed_args.no_progress) as shown,
+        ):
+            _warn_if_encrypted(shown, backup)
+            options = _import_options(parsed_args, backup.id)
+            planned = import_image.plan(pool, backup, parent, options)
+        if planned.obstacles:
+            told = [str(error) for error in planned.obstacles]
+            self.fail_after_output(errors.SomeFailed('In the way:', told))
+        return _columns(
+            backup=backup.id,
+            result=planned.state,
+            image=planned.image,
+            snapshot=planned.snapshot,
+        )
 
     def _record(
         self, parsed_args: argparse.Namespace
@@ -315,6 +343,20 @@ def _input(path: pathlib.Path | None) -> collections.abc.Iterator[io.RawIOBase]:
         return
     with base.open_stdin() as stdin:
         yield stdin
+
+
+def _import_options(parsed_args: argparse.Namespace, backup_id: str) -> 'import_image.Options':
+    from osc_backup_port.operations import import_image
+
+    metadata = _read_volume_metadata(parsed_args, backup_id)
+    path = parsed_args.file
+    return import_image.Options(
+        parsed_args.image_name,
+        importing.changes(parsed_args).rewrite_metadata(backup_id, metadata),
+        parsed_args.verify,
+        # Of a sparse file what it takes on the disk, in blocks of stat(2).
+        path.stat().st_blocks * 512 if path else 0,
+    )
 
 
 def _read_volume_metadata(parsed_args: argparse.Namespace, backup_id: str) -> bytes | None:

@@ -321,6 +321,30 @@ class TestImport:
         digest = hashlib.sha256((files / 'image').read_bytes()).hexdigest()
         assert columns['sha256'] == digest
 
+    def test_a_dry_run_tells_and_does_nothing(self, shell: Shell, files: pathlib.Path) -> None:
+        arguments = ('--metadata', files / 'record.json', '--file', files / 'image')
+        before = shell.cluster.dump()
+        columns = shell.run(image.ImportBackupImage, *arguments, '--dry-run')
+        assert (columns['result'], columns['image']) == ('to be imported', BASE)
+        assert shell.cluster.dump() == before
+        shell.run(image.ImportBackupImage, *arguments)
+        columns = shell.run(image.ImportBackupImage, *arguments, '--dry-run')
+        assert columns['result'] == 'already there'
+        assert columns['snapshot'] == chains.snapshot(0)
+
+    def test_all_that_stands_in_the_way(self, shell: Shell, files: pathlib.Path) -> None:
+        shell.cluster.free = 1
+        shell.cluster.objects[f'backup.{IDS[0]}.meta'] = b'other'
+        before = shell.cluster.dump()
+        arguments = ('--metadata', files / 'record.json', '--file', files / 'image')
+        message = shell.fail(image.ImportBackupImage, *arguments, '--dry-run')
+        assert 'is there with other content' in message
+        assert 'has room for 1 B' in message
+        shell.cluster.objects.clear()
+        before = shell.cluster.dump()
+        assert 'has room for 1 B' in shell.fail(image.ImportBackupImage, *arguments)
+        assert shell.cluster.dump() == before
+
     def test_from_stdin_for_a_record_that_is_imported(
         self, shell: Shell, cinder: FakeCinder, files: pathlib.Path, monkeypatch: Any
     ) -> None:
