@@ -135,10 +135,12 @@ class _Readiness:
             if not any(_has_room(pool) for pool in pools):
                 return 'the scheduler knows no pool with free space yet'
         if self._kind == 'backup' and running(scheduler):
-            # No API tells; the scheduler's log of this run does.
-            text = scheduler.log.read_text(errors='replace')
-            if 'Received backup service update' not in text:
-                return 'the scheduler has not heard of cinder-backup yet'
+            # No API tells; the scheduler's log of this run does. The first that it hears may be
+            # that the driver is not ready, and then for ten seconds nothing.
+            lines = scheduler.log.read_text(errors='replace').splitlines()
+            told = [line for line in lines if 'Received backup service update' in line]
+            if not told or "'backend_state': True" not in told[-1]:
+                return 'the scheduler has not heard that cinder-backup can work'
         return ''
 
     def _answers(self) -> str:
