@@ -29,7 +29,7 @@ from osc_backup_port.ceph import pool as ceph_pool
 from osc_backup_port.formats import record_file
 from osc_backup_port.operations import chains
 from osc_backup_port.operations.archive_segments import SegmentWriter
-from osc_backup_port.transfer import limits, metering
+from osc_backup_port.transfer import limits, metering, pacing
 
 ADDED = 'added'
 ALREADY_THERE = 'already there'
@@ -239,6 +239,7 @@ class _ImageWriter:
         self._options = options
         self._shown = shown
         self._bounds = bounds
+        self._pace = pacing.Pace(bounds.rate)
 
     def write(self, check: collections.abc.Callable[[], None]) -> None:
         """:param check: raises if the lock was lost"""
@@ -300,7 +301,7 @@ class _ImageWriter:
         step.result = ADDED
 
     def _write_segments(self, step: Step, path: str) -> tuple[list[manifest.Segment], int]:
-        meter = metering.Meter(self._shown)
+        meter = metering.Meter(self._shown, self._pace)
         source = self._image.chain.source
         with self._pool.open(source, step.point.opened_at) as image:
             size = image.size()

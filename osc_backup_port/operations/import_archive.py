@@ -30,7 +30,7 @@ from osc_backup_port.operations import (
     rewriting,
     volume_metadata,
 )
-from osc_backup_port.transfer import limits, metering
+from osc_backup_port.transfer import limits, metering, pacing
 
 IMPORTED = 'imported'
 ALREADY_THERE = 'already there'
@@ -321,7 +321,7 @@ def _import_image(
     # at work.
     is_locked = pool.read_object(naming.lock_object(image.image.name)) is not None
     if is_missing or is_locked:
-        meter = metering.Meter(shown)
+        meter = metering.Meter(shown, pacing.Pace(bounds.rate))
         with image_session.session(
             pool, image.image.name, image.image.layout, meter, bounds
         ) as session:

@@ -31,7 +31,7 @@ from osc_backup_port.operations import (
     rewriting,
     volume_metadata,
 )
-from osc_backup_port.transfer import limits, metering
+from osc_backup_port.transfer import limits, metering, pacing
 
 
 def run(
@@ -73,7 +73,7 @@ class _Receiver:
         self._options = options
         self._shown = shown
         self._bounds = bounds
-        self._meter = metering.Meter(shown)
+        self._meter = metering.Meter(shown, pacing.Pace(bounds.rate))
         self._steps: list[import_archive.Step] = []
 
     def receive(

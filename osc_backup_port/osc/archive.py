@@ -31,6 +31,7 @@ from osc_backup_port.osc import (
     importing,
     progress_bar,
     selecting,
+    transfer_options,
 )
 
 Columns = tuple[tuple[str, ...], collections.abc.Iterable[tuple[object, ...]]]
@@ -67,6 +68,7 @@ class CreateBackupArchive(cloud.CloudCommand, base.ColumnsBesideData, command.Li
             help='Print what would be added, with the bytes that would be read at most, and '
             'write nothing',
         )
+        transfer_options.add_arguments(parser, requests=8)
         progress_bar.add_argument(parser)
         ceph_options.add_arguments(parser)
         return parser
@@ -95,7 +97,8 @@ class CreateBackupArchive(cloud.CloudCommand, base.ColumnsBesideData, command.Li
             if parsed_args.dry_run:
                 create_archive.estimate(pool, planned)
             else:
-                create_archive.run(pool, store, planned, options, shown)
+                bounds = transfer_options.shared(parsed_args)
+                create_archive.run(pool, store, planned, options, shown, bounds)
         failed: list[tuple[str | None, errors.PortError]]
         failed = [*((None, error) for error in unfound), *planned.findings()]
         if failed:
@@ -165,6 +168,7 @@ class ImportBackupArchive(cloud.CloudCommand, command.Lister):
             parser,
             '. A stream is read to its end for that: to import it, it has to be sent once more',
         )
+        transfer_options.add_arguments(parser, requests=8)
         progress_bar.add_argument(parser)
         ceph_options.add_arguments(parser)
         return parser
@@ -197,7 +201,8 @@ class ImportBackupArchive(cloud.CloudCommand, command.Lister):
             planned = import_archive.plan(cinder, pool, contents, parsed_args.backups, options)
             if not planned.records.obstacles and not parsed_args.dry_run:
                 store = archive_place.open_store(parsed_args.archive)
-                import_archive.run(cinder, pool, store, planned, options, shown)
+                bounds = transfer_options.shared(parsed_args)
+                import_archive.run(cinder, pool, store, planned, options, shown, bounds)
         return self._tell(planned.steps, planned.findings(), parsed_args.dry_run)
 
     def _import_stream(self, parsed_args: argparse.Namespace) -> Columns:
@@ -213,7 +218,8 @@ class ImportBackupArchive(cloud.CloudCommand, command.Lister):
         ):
             options = importing.options(parsed_args, cinder, pool.name)
             try:
-                for item in import_stream.run(cinder, pool, source, options, shown):
+                bounds = transfer_options.shared(parsed_args)
+                for item in import_stream.run(cinder, pool, source, options, shown, bounds):
                     if isinstance(item, errors.PortError):
                         found.append(item)
                     else:

@@ -74,7 +74,6 @@ class MigrateBackup(cloud.CloudCommand, command.Lister):
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
         from osc_backup_port.ceph import cluster
         from osc_backup_port.operations import migrate
-        from osc_backup_port.transfer import limits
 
         wanted = selecting.wanted(parsed_args)
         cinder = self.cinder()
@@ -97,7 +96,7 @@ class MigrateBackup(cloud.CloudCommand, command.Lister):
             if parsed_args.dry_run:
                 migrate.estimate(clouds, planned)
             elif not findings:
-                bounds = transfer_options.bounds(parsed_args, limits.SHARED)
+                bounds = transfer_options.shared(parsed_args)
                 migrate.run(clouds, planned, options, parsed_args.verify, shown, bounds)
                 findings = planned.findings()
         self._summary = _summary(parsed_args, planned, findings)

@@ -65,6 +65,13 @@ def bounds(
     )
 
 
+def shared(parsed_args: argparse.Namespace) -> 'limits.Limits':
+    """Return what the options say, where the memory has to do for more than one transfer."""
+    from osc_backup_port.transfer import limits
+
+    return bounds(parsed_args, limits.SHARED)
+
+
 def _size(text: str) -> int:
     match = re.fullmatch(r'(\d+)([kmg]?)(i?b)?', text.lower())
     if not match or not int(match[1]):

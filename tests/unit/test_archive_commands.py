@@ -27,6 +27,7 @@ from osc_lib import exceptions
 from osc_backup_port.archive import store
 from osc_backup_port.ceph import cluster as ceph_cluster
 from osc_backup_port.osc import archive, archive_content, base, cloud
+from osc_backup_port.transfer import pacing
 from tests.fakes import ceph as fake_ceph
 from tests.unit import archives, chains
 from tests.unit.chains import BASE, IDS
@@ -189,3 +190,21 @@ def test_a_stream_is_verified_to_its_end(shell: Shell, root: pathlib.Path) -> No
     assert [row['Result'] for row in json.loads(printed)][:2] == ['good'] * 2
     assert 'is not a whole tar stream' in error
     assert archives.is_good(store.Folder(root))
+
+
+def test_how_fast_to_go(
+    shell: Shell, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[float | None] = []
+    original = pacing.Pace.__init__
+
+    def spy(self: pacing.Pace, rate: float | None) -> None:
+        rates.append(rate)
+        original(self, rate)
+
+    monkeypatch.setattr(pacing.Pace, '__init__', spy)
+    options = ('--limit-rate', '900M', '--requests', '2', '--request-size', '64K')
+    root = tmp_path / 'slowly'
+    shell.rows('source', archive.CreateBackupArchive, root, IDS[1], *options)
+    shell.rows('target', archive.ImportBackupArchive, root, *options)
+    assert rates == [900 << 20] * 2
