@@ -111,6 +111,15 @@ def is_ceph(backup_service: object) -> bool:
     return _driver_module(backup_service) == f'{_DRIVERS}.ceph'
 
 
+def is_same_driver(one: object, other: object) -> bool:
+    """Tell whether two names are of one driver.
+
+    Queens and before named it by its module, later releases by its class.  Source:
+    ``cinder/backup/manager.py``, ``BackupManager._is_our_backup``.
+    """
+    return _driver_module(one) == _driver_module(other)
+
+
 def is_uuid(value: object) -> bool:
     """Tell whether *value* is an id the way Cinder writes it, in lower case."""
     return isinstance(value, str) and _UUID.fullmatch(value) is not None

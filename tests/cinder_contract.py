@@ -85,7 +85,9 @@ class CinderContract:
     def test_driver(self, cinder: typing.Any, item: BackupRecord) -> None:
         cinder.import_record(item)
         cinder.wait(item.id, 60)
-        assert cinder.driver() == item.backup_service
+        driver = cinder.driver()
+        assert (driver.name, driver.container) == (item.backup_service, item.container)
+        assert driver.is_only
 
     def test_in_another_project(
         self, cinder: typing.Any, item: BackupRecord, other_project: str

@@ -13,7 +13,6 @@
 """Backups and their records, through the Block Storage API."""
 
 import collections.abc
-import logging
 import time
 import typing
 
@@ -23,8 +22,6 @@ from osc_backup_port import errors, record_rules
 from osc_backup_port import record as record_module
 from osc_backup_port.cinder import client as cinder_client
 from osc_backup_port.cinder import faults, projects, resources
-
-LOG = logging.getLogger(__name__)
 
 #: In base64, and no JSON.
 _NO_RECORD = 'bm90aGluZw=='
@@ -224,26 +221,22 @@ class BackupService:
                 return
             raise errors.CinderError('Cinder accepts what is no record.')
 
-    def driver(self) -> str | None:
-        """Return the one driver that makes the backups of this cloud, if that is certain.
+    def driver(self) -> resources.Driver | None:
+        """Return the driver that made the newest backup, None where there is no backup.
 
-        Nothing tells it but the backups that are there, and those only where one
-        service alone is up.
+        Nothing else tells which driver a backup service has.
+
+        :raises errors.PortError: the caller may not look, or the record cannot be had
         """
-        try:
-            with faults.as_errors('list the backup services', 'volume_extension:services:index'):
-                services = self._client.services.list(binary='cinder-backup')
-                query = {'all_tenants': 1, 'status': 'available'}
-                newest = self._client.backups.list(search_opts=query, limit=1)
-            up = [service for service in services if service.state == 'up']
-            if len(up) != 1 or not newest:
-                return None
-            return self.export_record(newest[0].id).backup_service
-        except errors.Interrupted:
-            raise
-        except errors.PortError as error:
-            LOG.debug('The driver is not known: %s', error)
+        with faults.as_errors('list the backup services', 'volume_extension:services:index'):
+            services = self._client.services.list(binary='cinder-backup')
+            query = {'all_tenants': 1, 'status': 'available'}
+            newest = self._client.backups.list(search_opts=query, limit=1)
+        if not newest:
             return None
+        made = self.export_record(newest[0].id)
+        up = [service for service in services if service.state == 'up']
+        return resources.Driver(made.backup_service, made.container, len(up) == 1)
 
     def check_admin(self) -> None:
         """Make sure that the caller sees what belongs to all projects.

@@ -81,6 +81,20 @@ class Volume:
 
 
 @dataclasses.dataclass(frozen=True)
+class Driver:
+    """What the newest backup that is there tells of the driver of a cloud.
+
+    :ivar name: its class, or its module
+    :ivar container: where it put the backup; for Ceph the pool
+    :ivar is_only: a single backup service is up, so there is no other driver
+    """
+
+    name: str
+    container: str | None = None
+    is_only: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
 class Room:
     """What the quota of a project still has room for; None: no limit, or not known."""
 

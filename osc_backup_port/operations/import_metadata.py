@@ -71,6 +71,7 @@ class Step:
     """One record, what is to be done with it, and what became of it.
 
     :ivar cinder: the service, with a token of the project that it goes to
+    :ivar is_placed: there is such a project, and a way into it
     :ivar action: ``import``, ``wait`` (another run imports it), ``replace``, or
         ``nothing``
     :ivar result: a word or two for the table
@@ -82,6 +83,7 @@ class Step:
     action: str = 'import'
     result: str = 'to be imported'
     error: errors.PortError | None = None
+    is_placed: bool = True
 
     @property
     def is_done(self) -> bool:
@@ -98,10 +100,12 @@ class Plan:
     :ivar generations: steps of one of them depend on none of the same, only on
         earlier ones
     :ivar obstacles: what stands in the way of all
+    :ivar notes: what stands in the way of nothing, and is to be told
     """
 
     generations: list[list[Step]] = dataclasses.field(default_factory=list)
     obstacles: list[errors.PortError] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def steps(self) -> list[Step]:
@@ -125,7 +129,6 @@ def plan(
     steps = [Step(item, file, cinder) for file, item in records]
     obstacles = _rewrite(steps, options)
     generations = _generations(steps)
-    _warn(steps, options)
     obstacles += _place(steps, placement.Places(cinder, options.owner))
     obstacles += _check_volumes([item for _file, item in records], options)
     for step, there in zip(
@@ -137,10 +140,9 @@ def plan(
             step.fail(there)
         elif there is not None:
             _judge(step, there, options)
-    _warn_of_missing_parents(cinder, steps)
-    if not obstacles:
-        obstacles = preflight.check(_needs(steps))
-    return Plan(generations, obstacles)
+    found = preflight.check(_needs(steps))
+    notes = [*_notes(steps, options), *_missing_parents(cinder, steps), *found.notes]
+    return Plan(generations, obstacles + found.obstacles, notes)
 
 
 def _rewrite(steps: collections.abc.Iterable[Step], options: Options) -> list[errors.PortError]:
@@ -165,6 +167,7 @@ def _place(
             raise
         except errors.PortError as error:
             obstacles[str(error)] = error
+            step.is_placed = False
     return list(obstacles.values())
 
 
@@ -186,7 +189,7 @@ def _check_volumes(
 def _needs(steps: collections.abc.Iterable[Step]) -> collections.abc.Iterable[preflight.Need]:
     needs: dict[int, preflight.Need] = {}
     for step in steps:
-        if step.action in ('import', 'replace'):
+        if step.is_placed and step.action in ('import', 'replace'):
             need = needs.setdefault(id(step.cinder), preflight.Need(step.cinder, [], []))
             (need.new if step.action == 'import' else need.others).append(step.record)
     return needs.values()
@@ -307,7 +310,9 @@ def _remove(step: Step, options: Options) -> None:
         step.fail(error)
 
 
-def _warn(steps: collections.abc.Sequence[Step], options: Options) -> None:
+def _notes(
+    steps: collections.abc.Sequence[Step], options: Options
+) -> collections.abc.Iterator[str]:
     pools = {step.record.container or '?' for step in steps if step.record.is_ceph}
     if pools and not options.changes.ceph_pool:
         LOG.info(
@@ -316,17 +321,19 @@ def _warn(steps: collections.abc.Sequence[Step], options: Options) -> None:
             ', '.join(sorted(pools)),
         )
     for step in steps:
-        for text in step.record.warnings:
-            LOG.warning('Backup %s: %s.', step.record.id, text)
-        if step.record.encryption_key_id:
-            LOG.warning(
-                'Backup %s is encrypted: it cannot be restored without key %s in the key manager.',
-                step.record.id,
-                step.record.encryption_key_id,
+        item = step.record
+        for text in item.warnings:
+            yield f'Backup {item.id}: {text}.'
+        if item.encryption_key_id:
+            yield (
+                f'Backup {item.id} is encrypted: it cannot be restored without key '
+                f'{item.encryption_key_id} in the key manager.'
             )
 
 
-def _warn_of_missing_parents(cinder: Cinder, steps: collections.abc.Sequence[Step]) -> None:
+def _missing_parents(
+    cinder: Cinder, steps: collections.abc.Sequence[Step]
+) -> collections.abc.Iterator[str]:
     """Tell which of them are increments of what is neither here nor on its way."""
     known = {step.record.id for step in steps}
     parents = {step.record.parent_id for step in steps if step.action == 'import'} - known
@@ -344,11 +351,9 @@ def _warn_of_missing_parents(cinder: Cinder, steps: collections.abc.Sequence[Ste
             if item.is_ceph and item.base_image
             else 'Before that is imported too, it can be neither restored nor deleted.'
         )
-        LOG.warning(
-            'Backup %s: its parent %s is neither in this cloud nor imported with it. %s',
-            item.id,
-            item.parent_id,
-            effect,
+        yield (
+            f'Backup {item.id}: its parent {item.parent_id} is neither in this cloud nor imported '
+            f'with it. {effect}'
         )
 
 

@@ -75,6 +75,7 @@ class _Receiver:
         self._bounds = bounds
         self._meter = metering.Meter(shown, pacing.Pace(bounds.rate))
         self._steps: list[import_archive.Step] = []
+        self._told: set[str] = set()
 
     def receive(
         self, name: str, group: Iterator[tar_stream.IncrementStream]
@@ -141,6 +142,10 @@ class _Receiver:
         records = [(where, rewriting.with_base(item, image)) for where, image, item in items]
         counted = import_archive.count_dependents(records)
         planned = import_metadata.plan(self._cinder, counted, self._options)
+        for note in planned.notes:
+            if note not in self._told:
+                self._told.add(note)
+                self._shown.say(note)
         if planned.obstacles:
             raise planned.obstacles[0]
         return planned

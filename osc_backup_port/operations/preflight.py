@@ -16,7 +16,7 @@ import collections.abc
 import dataclasses
 import typing
 
-from osc_backup_port import errors, record, units
+from osc_backup_port import errors, record, record_rules, units
 from osc_backup_port.ceph import pool as ceph_pool
 from osc_backup_port.cinder import projects, resources
 
@@ -31,7 +31,7 @@ class Cinder(typing.Protocol):
 
     def check_import(self) -> None: ...
 
-    def driver(self) -> str | None: ...
+    def driver(self) -> resources.Driver | None: ...
 
     def room(self) -> resources.Room: ...
 
@@ -50,18 +50,48 @@ class Need:
     others: list[record.BackupRecord]
 
 
-def check(needs: collections.abc.Iterable[Need]) -> list[errors.PortError]:
+@dataclasses.dataclass
+class Findings:
+    """What was found.
+
+    :ivar obstacles: what stands in the way of all
+    :ivar notes: what the user is to know, or could not be found out
+    """
+
+    obstacles: list[errors.PortError] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+
+def check(needs: collections.abc.Iterable[Need]) -> Findings:
     """Return what stands in the way of all: rights, services, drivers, quotas."""
-    found: list[errors.PortError] = []
+    found = Findings()
     for need in needs:
-        for look in (_check_rights, _check_driver, _check_quota):
-            try:
-                look(need)
-            except errors.Interrupted:
-                raise
-            except errors.PortError as error:
-                found.append(error)
+        may_import = _look(found.obstacles, _check_rights, need)
+        told = Findings()
+        _look(told.obstacles, _check_driver, need, told.notes)
+        _look(told.obstacles, _check_quota, need, told.notes)
+        found.obstacles += told.obstacles
+        # Who may not import may not look either, and has that to care for first.
+        found.notes += told.notes if may_import else []
+    found.obstacles = list({str(error): error for error in found.obstacles}.values())
+    found.notes = list(dict.fromkeys(found.notes))
     return found
+
+
+def _look(
+    obstacles: list[errors.PortError],
+    look: collections.abc.Callable[..., None],
+    *arguments: object,
+) -> bool:
+    """Tell whether nothing stands in the way; add what does to *obstacles*."""
+    try:
+        look(*arguments)
+    except errors.Interrupted:
+        raise
+    except errors.PortError as error:
+        obstacles.append(error)
+        return False
+    return True
 
 
 def check_space(pool: ceph_pool.Pool, needed: int) -> list[errors.PortError]:
@@ -91,19 +121,70 @@ def _check_rights(need: Need) -> None:
         ) from error
 
 
-def _check_driver(need: Need) -> None:
-    driver = need.cinder.driver()
-    others = [item for item in need.new + need.others if driver not in (None, item.backup_service)]
-    if others:
-        kinds = ', '.join(sorted({item.backup_service for item in others}))
-        raise errors.CinderError(
-            f'{len(others)} backups, {others[0].id} for one, were made by {kinds}; the backup '
-            f'service of this cloud has {driver}, and Cinder would leave them in error.',
-            f'Set up a service with that driver, or leave them out. Look at: {_SERVICES}',
+def _check_driver(need: Need, notes: list[str]) -> None:
+    items = need.new + need.others
+    try:
+        driver = need.cinder.driver()
+    except errors.Interrupted:
+        raise
+    except errors.PortError as error:
+        notes.append(f'{_unknown_driver(items)} {error.problem}')
+        return
+    if driver is None:
+        notes.append(f'{_unknown_driver(items)} No backup is there yet that could tell.')
+        return
+    _check_pool(items, driver, notes)
+    others = [
+        item for item in items if not record_rules.is_same_driver(driver.name, item.backup_service)
+    ]
+    if not others:
+        return
+    if not driver.is_only:
+        notes.append(
+            f'{_unknown_driver(others)} The newest backup was made by {driver.name}; of the other '
+            'backup services that are up nothing is known.'
         )
+        return
+    raise errors.CinderError(
+        f'{len(others)} backups, {others[0].id} for one, were made by {_drivers(others)}; the '
+        f'newest backup of this cloud by {driver.name}. Cinder leaves in error what its backup '
+        'service has no driver for.',
+        'Set up a service with that driver, or leave them out. If the one that is up was given '
+        'another driver only lately, back up any volume with it first. Look at: '
+        f'{_SERVICES}',
+    )
 
 
-def _check_quota(need: Need) -> None:
+def _unknown_driver(items: collections.abc.Iterable[record.BackupRecord]) -> str:
+    return (
+        f'Whether a backup service of this cloud has the driver {_drivers(items)} is not known; '
+        'without it Cinder leaves the imported backups in error.'
+    )
+
+
+def _drivers(items: collections.abc.Iterable[record.BackupRecord]) -> str:
+    return ', '.join(sorted({item.backup_service for item in items}))
+
+
+def _check_pool(
+    items: collections.abc.Iterable[record.BackupRecord],
+    driver: resources.Driver,
+    notes: list[str],
+) -> None:
+    """Tell of a pool that is not the one of the backups that are there."""
+    pools = {item.container for item in items if item.is_ceph and item.container}
+    if not record_rules.is_ceph(driver.name) or not driver.container:
+        return
+    notes.extend(
+        f'The backups are to lie in the pool {pool!r}; the newest backup of this cloud lies in '
+        f'{driver.container!r}. In another pool than the one of its cinder-backup a backup can '
+        f'be neither restored nor really deleted. If that is {driver.container!r}, give the '
+        'cloud this backup_ceph_pool in clouds.yaml.'
+        for pool in sorted(pools - {driver.container})
+    )
+
+
+def _check_quota(need: Need, notes: list[str]) -> None:
     """Refuse all when the quota has no room for all; half a chain helps nobody."""
     # A leftover gives back its number and, since its size is 0, no gigabytes.
     size = sum(item.size for item in need.new + need.others)
@@ -112,8 +193,10 @@ def _check_quota(need: Need) -> None:
     target = project.id if project else '<project>'
     try:
         room = need.cinder.room()
-    except errors.NotPermitted:
-        # Who may not import is told so; else Cinder itself looks at the quota.
+    except errors.Interrupted:
+        raise
+    except errors.PortError as error:
+        notes.append(f'Whether the quota of {where} has room is not known. {error.problem}')
         return
     short = []
     if room.backups is not None and room.backups < len(need.new):

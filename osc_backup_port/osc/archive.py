@@ -199,6 +199,8 @@ class ImportBackupArchive(cloud.CloudCommand, command.Lister):
         ):
             options = importing.options(parsed_args, cinder, pool.name)
             planned = import_archive.plan(cinder, pool, contents, parsed_args.backups, options)
+            for note in planned.records.notes:
+                shown.say(note)
             if not planned.records.obstacles and not parsed_args.dry_run:
                 store = archive_place.open_store(parsed_args.archive)
                 bounds = transfer_options.shared(parsed_args)

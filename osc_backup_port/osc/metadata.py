@@ -161,6 +161,8 @@ class ImportBackupMetadata(cloud.CloudCommand, command.Lister):
         cinder = self.cinder()
         options = importing.options(parsed_args, cinder, pool, parsed_args.wait)
         plan = import_metadata.plan(cinder, records, options)
+        for note in plan.notes:
+            self.app.LOG.warning('%s', note)
         if not plan.obstacles and not parsed_args.dry_run:
             import_metadata.run(plan, options)
         steps = plan.steps

@@ -92,6 +92,8 @@ class MigrateBackup(cloud.CloudCommand, command.Lister):
             options = importing.options(parsed_args, target_cinder, target.name)
             clouds = migrate.Clouds(source, target, target_cinder)
             planned = migrate.plan(cinder, clouds, records, parsed_args.single, options)
+            for note in planned.records.notes:
+                shown.say(note)
             findings = planned.findings()
             if parsed_args.dry_run:
                 migrate.estimate(clouds, planned)

@@ -46,6 +46,7 @@ class FakeCinder:
     :ivar refuse: errors to raise, by the name of the method
     :ivar volumes: those that are there, by their ids
     :ivar projects: those that the caller has a role in, by name
+    :ivar is_only_service: a single backup service is up
     """
 
     def __init__(self, *there: BackupRecord) -> None:
@@ -56,6 +57,7 @@ class FakeCinder:
         self.quota = resources.Room()
         self.project: projects.Project | None = None
         self.projects: dict[str, projects.Project] = {}
+        self.is_only_service = True
         self.races = 0
         self.volumes: dict[str, resources.Volume] = {}
         self._lock = threading.Lock()
@@ -124,10 +126,12 @@ class FakeCinder:
     def check_import(self) -> None:
         self._check('check_import')
 
-    def driver(self) -> str | None:
+    def driver(self) -> resources.Driver | None:
         self._check('driver')
         there = [row.record for row in self.rows.values() if row.record and not row.deleted]
-        return there[0].backup_service if there else None
+        if not there:
+            return None
+        return resources.Driver(there[0].backup_service, there[0].container, self.is_only_service)
 
     def in_project(self, name_or_id: str, domain: str | None = None) -> 'FakeCinder':
         for project in self.projects.values():

@@ -64,7 +64,7 @@ def test_all_obstacles_at_once(cinder: FakeCinder) -> None:
     cinder.quota = resources.Room(2, 2)
     told = refused(cinder, plan(cinder, make_chain()))
     assert 'no admin' in told
-    assert 'the backup service of this cloud has cinder.backup.drivers.nfs' in told
+    assert f'the newest backup of this cloud by {nfs}' in told
     assert '2 more backups, expected 3' in told
 
 
@@ -139,12 +139,67 @@ def test_there_in_another_project(cinder: FakeCinder) -> None:
     assert plan(cinder, [item], project='shop').findings() == []
 
 
-def test_a_parent_that_is_missing_is_told(
-    cinder: FakeCinder, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_parent_that_is_missing_is_told(cinder: FakeCinder) -> None:
     chain = make_chain()
-    assert plan(cinder, chain[1:]).findings() == []
-    assert f'its parent {chain[0].id} is neither in this cloud' in caplog.text
+    planned = plan(cinder, chain[1:])
+    assert planned.findings() == []
+    assert any(f'its parent {chain[0].id} is neither in this' in note for note in planned.notes)
+
+
+def test_some_without_a_project_do_not_hide_what_else_is_found(cinder: FakeCinder) -> None:
+    one = records.make_record(project_id='a' * 32)
+    other = records.make_record(id=records.OTHER_ID, project_id='b' * 32)
+    cinder.quota = resources.Room(0, 0)
+    told = refused(cinder, plan(cinder, [one, other], project_map={'a' * 32: 'demo'}))
+    assert f'belongs to project {"b" * 32}' in told
+    assert '0 more backups, expected 1' in told
+
+
+MODULE = 'cinder.backup.drivers.ceph'
+
+
+@pytest.mark.parametrize(('there', 'comes'), [(records.CEPH, MODULE), (MODULE, records.CEPH)])
+def test_the_driver_by_its_old_name(cinder: FakeCinder, there: str, comes: str) -> None:
+    cinder.add(records.make_record(there, id=records.OTHER_ID, service=there))
+    planned = plan(cinder, [records.make_record(comes, service=comes)])
+    assert (planned.findings(), planned.notes) == ([], [])
+
+
+def test_what_cannot_be_found_out_is_told_and_in_nobodys_way(cinder: FakeCinder) -> None:
+    item = records.make_record()
+    [note] = plan(cinder, [item]).notes
+    assert 'No backup is there yet that could tell.' in note
+    cinder.refuse['driver'] = errors.NotPermitted('Policy says no.')
+    cinder.refuse['room'] = errors.CinderError('No such thing.')
+    planned = plan(cinder, [item])
+    assert planned.findings() == []
+    first, second = planned.notes
+    assert first.endswith('in error. Policy says no.')
+    assert second.endswith('is not known. No such thing.')
+    # Who may not import has other worries.
+    cinder.refuse['check_import'] = errors.NotPermitted('no admin')
+    planned = plan(cinder, [item])
+    assert [str(error) for error in planned.findings()] == ['no admin']
+    assert planned.notes == []
+
+
+def test_another_of_several_services_may_have_the_driver(cinder: FakeCinder) -> None:
+    nfs = 'cinder.backup.drivers.nfs.NFSBackupDriver'
+    cinder.add(records.make_record(nfs, id=records.OTHER_ID, service=nfs))
+    item = records.make_record()
+    assert 'Set up a service with that driver' in refused(cinder, plan(cinder, [item]))
+    cinder.is_only_service = False
+    planned = plan(cinder, [item])
+    assert planned.findings() == []
+    assert f'The newest backup was made by {nfs}' in planned.notes[0]
+
+
+def test_another_pool_than_that_of_the_backups_there(cinder: FakeCinder) -> None:
+    cinder.add(records.make_record(id=records.OTHER_ID, container='cinder.backups'))
+    planned = plan(cinder, [records.make_record(container='backups')])
+    assert planned.findings() == []
+    [note] = planned.notes
+    assert "in the pool 'backups'; the newest backup of this cloud lies in 'cinder.b" in note
 
 
 def test_name_prefix_and_pool() -> None:

@@ -47,7 +47,7 @@ class Cinder:
     def check_import(self) -> None:
         pass
 
-    def driver(self) -> str | None:
+    def driver(self) -> None:
         return None
 
     def in_project(self, name_or_id: str, domain: str | None = None) -> typing.Any:
