@@ -35,11 +35,15 @@ Write = Callable[[Iterable[model.Item]], None]
 
 
 class Session:
-    """Made by :func:`session`."""
+    """Made by :func:`session`.
+
+    :ivar is_refused: set it before an error: nothing of this image may come here
+    """
 
     def __init__(self, image: ceph_image.Image, writer: chain_writer.ChainWriter) -> None:
         self._image = image
         self._writer = writer
+        self.is_refused = False
 
     def has(self, backup_id: str) -> bool:
         """Tell whether the backup has its snapshot."""
@@ -111,8 +115,8 @@ def session(
 ) -> Iterator[Session]:
     """Open an image to add to it, or make it.
 
-    When the block fails because what comes in is wrong, all that was done is
-    undone.  When it fails otherwise, what is complete stays for the next run.
+    When the block fails because what comes in is wrong, or is refused, all that was
+    done is undone.  When it fails otherwise, what is complete stays for the next run.
 
     :raises Conflict: another run, or another client, writes to it
     """
@@ -143,6 +147,9 @@ def _there(
             opened.give_up()
             raise
         except BaseException:
+            if opened.is_refused:
+                opened.give_up()
+                raise
             # Cinder must never meet a HEAD that is not its newest backup.
             with contextlib.suppress(errors.PortError):
                 opened.finish()
@@ -164,6 +171,7 @@ def _new(
     if fresh:
         pool.remove(part)
         pool.create(part, chain_writer.new_layout(layout))
+    opened = None
     try:
         with pool.open(part, writable=True) as image:
             if not fresh:
@@ -174,8 +182,9 @@ def _new(
             opened.finish()
         lock.check()
         pool.rename(part, name)
-    except errors.InvalidInput:
-        pool.remove(part)
+    except errors.PortError as error:
+        if isinstance(error, errors.InvalidInput) or (opened and opened.is_refused):
+            pool.remove(part)
         raise
 
 

@@ -23,7 +23,6 @@ from osc_backup_port.archive import store as archive_store
 from osc_backup_port.ceph import naming
 from osc_backup_port.ceph import pool as ceph_pool
 from osc_backup_port.operations import (
-    chain_writer,
     image_session,
     import_metadata,
     preflight,
@@ -229,21 +228,22 @@ def _plan_image(
             step = Step(backup, backup in wanted, result)
             step.error = _obstacle(pool, image, step, options)
             steps.append(step)
-    return ImagePlan(image, _without_needless(image, steps))
+    planned = ImagePlan(image, _without_needless(image, steps))
+    missing = [step for step in planned.steps if step.is_missing]
+    for error in preflight.check_image(pool, image.name) if missing else ():
+        missing[0].error = missing[0].error or error
+    return planned
 
 
 def _obstacle(
     pool: ceph_pool.Pool, image: catalog.Image, step: Step, options: import_metadata.Options
 ) -> errors.PortError | None:
-    """Return what stands in the way of a backup, besides its record."""
+    """Return what stands in the way of a backup, besides its record and its image."""
     backup = step.backup
     try:
         if step.is_wanted:
             catalog.check_record(backup.path, image.name, backup.increment.size, backup.record)
             volume_metadata.check(pool, backup.id, _metadata(step, options))
-        if step.is_missing and pool.has_image(image.name):
-            with pool.open(image.name) as there:
-                chain_writer.check_may_add(pool.name, there)
     except errors.Interrupted:
         raise
     except errors.PortError as error:

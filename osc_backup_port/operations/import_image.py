@@ -113,11 +113,7 @@ def plan(
     if present is not None:
         return Plan(name, present.name, obstacles)
     obstacles += preflight.check_space(pool, options.stored_size)
-    try:
-        with contextlib.suppress(errors.NotFound), pool.open(name) as image:
-            chain_writer.check_may_add(pool.name, image)
-    except errors.Conflict as error:
-        obstacles.append(error)
+    obstacles += preflight.check_image(pool, name)
     return Plan(name, None, obstacles)
 
 
@@ -138,16 +134,16 @@ def run(
     """
     started = time.monotonic()
     name = options.image_name or target_image(backup, parent)
-    volume_metadata.check(pool, backup.id, options.volume_metadata)
     meter = metering.Meter(shown, pacing.Pace(bounds.rate))
     import_ = _Import(pool, backup, name, reader, meter, shown, bounds)
     import_.verify = options.verify
     with pool.lock(name) as lock:
+        obstacles = plan(pool, backup, parent, options).obstacles
+        if obstacles:
+            raise _all_of(obstacles)
         present = _snapshot_there(pool, name, backup)
         state = IMPORTED
         if present is None:
-            for obstacle in preflight.check_space(pool, options.stored_size):
-                raise obstacle
             import_.write(lock)
             present = _snapshot_there(pool, name, backup)
         else:
@@ -167,6 +163,12 @@ def run(
         where,
         time.monotonic() - started,
     )
+
+
+def _all_of(obstacles: list[errors.PortError]) -> errors.PortError:
+    if len(obstacles) == 1:
+        return obstacles[0]
+    return errors.SomeFailed('Nothing was imported:', [str(error) for error in obstacles])
 
 
 def _snapshot_there(

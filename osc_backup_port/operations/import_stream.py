@@ -160,7 +160,13 @@ class _Receiver:
         parts = increment.segments()
         # The small files come before the first segment.
         first = next(parts, None)
-        item = self._check_record(increment)
+        try:
+            item = self._check_record(increment)
+        except errors.Interrupted:
+            raise
+        except errors.PortError:
+            session.is_refused = True
+            raise
         arriving = increments.Arriving(increment.where)
         pairs = itertools.chain([first] if first else [], parts)
         described = segments.describe_all(pairs, increment.where)

@@ -182,7 +182,15 @@ def _plan_chain(
         starts.append(point.snapshot)
         _check_metadata(clouds, step, options)
         steps.append(step)
+    _check_image(clouds.target, chain.name, steps)
     return ChainPlan(chain, steps)
+
+
+def _check_image(pool: ceph_pool.Pool, name: str, steps: list[Step]) -> None:
+    """See that what is missing may be added to an image that is there."""
+    missing = [step for step in steps if step.is_missing]
+    for error in preflight.check_image(pool, name) if missing else ():
+        missing[0].error = missing[0].error or error
 
 
 def estimate(clouds: Clouds, planned: Plan) -> None:

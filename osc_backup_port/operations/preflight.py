@@ -13,12 +13,14 @@
 """What stands in the way of an import, all of it, before anything is written."""
 
 import collections.abc
+import contextlib
 import dataclasses
 import typing
 
 from osc_backup_port import errors, record, record_rules, units
 from osc_backup_port.ceph import pool as ceph_pool
 from osc_backup_port.cinder import projects, resources
+from osc_backup_port.operations import chain_writer
 
 _SERVICES = 'openstack volume service list --service cinder-backup'
 
@@ -106,6 +108,16 @@ def check_space(pool: ceph_pool.Pool, needed: int) -> list[errors.PortError]:
             'Look at: ceph df detail; then free space or add OSDs, or import fewer backups.',
         )
     ]
+
+
+def check_image(pool: ceph_pool.Pool, name: str) -> list[errors.PortError]:
+    """Return why nothing may be added to an image, if it is there."""
+    try:
+        with contextlib.suppress(errors.NotFound), pool.open(name) as image:
+            chain_writer.check_may_add(pool.name, image)
+    except errors.Conflict as error:
+        return [error]
+    return []
 
 
 def _check_rights(need: Need) -> None:

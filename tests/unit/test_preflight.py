@@ -12,6 +12,7 @@
 
 """What is looked at before anything is imported, and whose the backups are then."""
 
+import collections.abc
 import json
 import pathlib
 import typing
@@ -20,15 +21,17 @@ import pytest
 
 from osc_backup_port import errors, record
 from osc_backup_port.cinder import projects, resources
+from osc_backup_port.operations import chains as pool_chains
 from osc_backup_port.operations import (
     import_metadata,
     map_file,
+    migrate,
     placement,
     preflight,
     rewriting,
 )
 from tests.fakes import ceph as fake_ceph
-from tests.unit import records
+from tests.unit import archives, chains, records
 from tests.unit.fake_cinder import FakeCinder, make_chain
 
 DEMO = projects.Project('d' * 32, 'demo', 'u' * 32)
@@ -200,6 +203,62 @@ def test_another_pool_than_that_of_the_backups_there(cinder: FakeCinder) -> None
     assert planned.findings() == []
     [note] = planned.notes
     assert "in the pool 'backups'; the newest backup of this cloud lies in 'cinder.b" in note
+
+
+@pytest.fixture
+def chain(cluster: fake_ceph.Cluster) -> chains.Chain:
+    return chains.make_chain(cluster)
+
+
+@pytest.fixture
+def target() -> collections.abc.Iterator[fake_ceph.Cluster]:
+    made = fake_ceph.Cluster()
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize('room', [0, 1])
+@pytest.mark.parametrize('there', [0, 1])
+def test_a_stream_that_is_refused_leaves_nothing(
+    chain: chains.Chain, target: fake_ceph.Cluster, cinder: FakeCinder, room: int, there: int
+) -> None:
+    source = archives.with_metadata(chain)
+    if there:
+        only_first = archives.create_stream(source, chain.cluster, [chains.IDS[0]])
+        archives.import_stream_(cinder, target, only_first)
+    before, calls = target.dump(), list(cinder.calls)
+    cinder.quota = resources.Room(room, None)
+    stream = archives.create_stream(source, chain.cluster, [chains.IDS[2]])
+    with pytest.raises(errors.CinderError, match=f'has room for {room} more backups'):
+        archives.import_stream_(cinder, target, stream)
+    assert target.dump() == before
+    assert cinder.calls == calls
+
+
+def test_migrate_looks_at_an_image_that_is_in_the_way(
+    chain: chains.Chain, target: fake_ceph.Cluster, cinder: FakeCinder
+) -> None:
+    chains.make_image(target, chains.BASE).close()
+    source = archives.with_metadata(chain)
+    clouds = migrate.Clouds(chain.cluster.pool(), target.pool(), cinder)
+    cinder.quota = resources.Room(0, 0)
+    found = pool_chains.read_records(source, [chains.IDS[2]], False)
+    planned = migrate.plan(source, clouds, found, False, archives.OPTIONS)
+    told = '\n'.join(str(error) for error in planned.findings())
+    assert 'is there, without the snapshot of any backup' in told
+    assert '0 more backups, expected 3' in told
+
+
+def test_import_image_tells_all_at_once(chain: chains.Chain, target: fake_ceph.Cluster) -> None:
+    chains.make_image(target, chains.BASE).close()
+    target.objects[f'backup.{chains.IDS[0]}.meta'] = b'{"version": 2}'
+    file, _ = chains.export(chain, 0, 'rbd')
+    before = target.dump()
+    with pytest.raises(errors.SomeFailed) as caught:
+        chains.import_(target, chain.backups[0], file, volume_metadata=archives.META)
+    assert 'is there with other content' in str(caught.value)
+    assert 'is there, without the snapshot of any backup' in str(caught.value)
+    assert target.dump() == before
 
 
 def test_name_prefix_and_pool() -> None:
