@@ -81,6 +81,10 @@ class BackupService:
             return BackupService(self._client, project)
         return BackupService.from_client_manager(self._client_manager, project)
 
+    def project_names(self) -> dict[str, str]:
+        """Return the names of the projects that the caller may see, by their ids."""
+        return projects.Projects(self._client_manager).names()
+
     def get(self, backup_id: str) -> resources.Backup:
         """Return the backup of that id, for an admin of any project.
 

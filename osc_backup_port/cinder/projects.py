@@ -15,17 +15,30 @@
 In Cinder an imported backup belongs to the project of the token.
 """
 
+import collections
 import collections.abc
 import contextlib
 import dataclasses
 import typing
 
 from keystoneauth1 import exceptions as keystone_exceptions
+from keystoneauth1 import identity
 from keystoneauth1.identity import generic
 
 from osc_backup_port import errors
 
 _LIST = 'openstack project list'
+
+_BY_PASSWORD = (None, 'password', 'v3password')
+_USER = (
+    'user_id',
+    'username',
+    'user_domain_id',
+    'user_domain_name',
+    'default_domain_id',
+    'default_domain_name',
+    'password',
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +80,7 @@ class Projects:
 
     def __init__(self, client_manager: typing.Any) -> None:
         self._session = client_manager.session
+        self._config = client_manager.get_configuration()
         self._where = {
             'service_type': 'identity',
             'region_name': client_manager.region_name,
@@ -96,15 +110,45 @@ class Projects:
                 return self._project(own[0])
             raise self._refusal(name_or_id, domain_id)
 
-    def auth(self, project: Project) -> ProjectAuth:
+    def names(self) -> dict[str, str]:
+        """Return the names of all projects that the caller may see, by their ids.
+
+        A name that several projects have is left out.
+        """
+        with _as_errors('list the projects'):
+            try:
+                found = self._get('/projects', {})['projects']
+            except keystone_exceptions.Forbidden:
+                found = self._get('/auth/projects', {})['projects']
+            names = collections.Counter(item['name'] for item in found)
+            return {item['id']: item['name'] for item in found if names[item['name']] == 1}
+
+    def auth(self, project: Project) -> identity.BaseIdentityPlugin:
         """Return what logs in to a project.
+
+        With the caller's token, which does for every way to log in; with the password
+        where Keystone gives no token for another one (``allow_rescope_scoped_token``).
 
         :raises errors.NotPermitted: the caller's way to log in is bound to a project
         """
-        found = ProjectAuth(self._session.auth, project.id)
         with _as_errors(f'log in to project {project.name}'):
-            found.get_token(self._session)
-        return found
+            found = ProjectAuth(self._session.auth, project.id)
+            try:
+                found.get_token(self._session)
+                return found
+            except (keystone_exceptions.Forbidden, keystone_exceptions.Unauthorized):
+                by_password = self._password_auth(project)
+                if by_password is None:
+                    raise
+                by_password.get_token(self._session)
+                return by_password
+
+    def _password_auth(self, project: Project) -> identity.BaseIdentityPlugin | None:
+        login = self._config.get('auth') or {}
+        if self._config.get('auth_type') not in _BY_PASSWORD or not login.get('password'):
+            return None
+        who = {name: login[name] for name in _USER if login.get(name)}
+        return generic.Password(login['auth_url'], project_id=project.id, **who)
 
     def _refusal(self, name_or_id: str, domain_id: str | None) -> errors.PortError:
         there = []
@@ -160,9 +204,10 @@ def _as_errors(action: str) -> collections.abc.Iterator[None]:
     except (keystone_exceptions.Forbidden, keystone_exceptions.Unauthorized) as error:
         raise errors.NotPermitted(
             f'Cannot {action}: {error}',
-            'An application credential is bound to its project: log in with a password, or '
-            'with an application credential of that project. Your roles there: openstack role '
-            'assignment list --names --user <user> --project <project>',
+            'An application credential is bound to its project, and some clouds give no token '
+            'for another token: log in with a password, or with an application credential of '
+            'that project. Your roles there: openstack role assignment list --names --user '
+            '<user> --project <project>',
         ) from error
     except keystone_exceptions.ClientException as error:
         raise errors.CinderError(

@@ -30,15 +30,17 @@ class Placement:
     """The projects that backups go to; at most one of the first three is given.
 
     :ivar project: name or id; None: that of the caller's token
-    :ivar project_map: name or id by the id that the record has
+    :ivar project_map: name or id by the id that the record has, or by its name
     :ivar keep_projects: the one with the id that the record has
     :ivar project_domain: name or id of the domain of the projects
+    :ivar old_names: of the projects of the cloud that the records come from, by their ids
     """
 
     project: str | None = None
     project_map: collections.abc.Mapping[str, str] | None = None
     keep_projects: bool = False
     project_domain: str | None = None
+    old_names: collections.abc.Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def project_of(self, item: record.BackupRecord) -> str | None:
         """Return the name or id of the project, None for that of the token.
@@ -55,13 +57,15 @@ class Placement:
             )
         if self.project_map is None:
             return recorded
-        if recorded not in self.project_map:
-            raise errors.InvalidInput(
-                f'Backup {item.id}: belongs to project {recorded}, which the file of '
-                '--project-map does not name.',
-                f'Add a line to it: {recorded}: <project>',
-            )
-        return self.project_map[recorded]
+        known_as = [recorded, self.old_names.get(recorded, recorded)]
+        for name in known_as:
+            if name in self.project_map:
+                return self.project_map[name]
+        raise errors.InvalidInput(
+            f'Backup {item.id}: belongs to project {" or ".join(dict.fromkeys(known_as))}, which '
+            'the file of --project-map does not name.',
+            f'Add a line to it: "{recorded}": "<project>"',
+        )
 
 
 class Places:

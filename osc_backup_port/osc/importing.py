@@ -13,12 +13,16 @@
 """How records are imported: the arguments of every command that does."""
 
 import argparse
+import logging
 import pathlib
 import typing
 
 if typing.TYPE_CHECKING:
     from osc_backup_port.cinder import backups
     from osc_backup_port.operations import import_metadata, rewriting
+
+
+LOG = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser, dry_run_note: str = '') -> None:
@@ -54,11 +58,13 @@ def options(
     cinder: 'backups.BackupService',
     pool: str | None,
     wait: bool = True,
+    source: 'backups.BackupService | None' = None,
 ) -> 'import_metadata.Options':
     """Return how to import.
 
     :param cinder: of the cloud that the backups go to
     :param pool: what the pool of the backups is called there
+    :param source: of the cloud that they come from, where that is at hand
     :raises errors.NotFound: the volume that they are to be of is not there
     """
     from osc_backup_port.operations import import_metadata, map_file, placement
@@ -76,8 +82,22 @@ def options(
             map_file.read(parsed_args.project_map, '--project-map'),
             parsed_args.keep_projects,
             parsed_args.project_domain,
+            _project_names(source) if source and parsed_args.project_map else {},
         ),
     )
+
+
+def _project_names(cinder: 'backups.BackupService') -> dict[str, str]:
+    from osc_backup_port import errors
+
+    try:
+        return cinder.project_names()
+    except errors.Interrupted:
+        raise
+    except errors.PortError as error:
+        # The file may name all of them by their IDs.
+        LOG.warning('The names of the projects are not known. %s', error.problem)
+        return {}
 
 
 def add_maps(parser: argparse.ArgumentParser) -> None:
@@ -123,8 +143,9 @@ def _add_placement(parser: argparse.ArgumentParser) -> None:
         '--project-map',
         metavar='<file>',
         type=pathlib.Path,
-        help='YAML or JSON file that names, for the ID of each project that the records have, '
-        'the project that the backups are to belong to (name or ID)',
+        help='YAML or JSON file that names, for the ID of each project that the records have '
+        '(with migrate also: for its name), the project that the backups are to belong to '
+        '(name or ID)',
     )
     whose.add_argument(
         '--keep-projects',

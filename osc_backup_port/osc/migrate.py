@@ -89,7 +89,7 @@ class MigrateBackup(cloud.CloudCommand, command.Lister):
             ) as target,
             progress_bar.shown(not parsed_args.no_progress) as shown,
         ):
-            options = importing.options(parsed_args, target_cinder, target.name)
+            options = importing.options(parsed_args, target_cinder, target.name, source=cinder)
             clouds = migrate.Clouds(source, target, target_cinder)
             planned = migrate.plan(cinder, clouds, records, parsed_args.single, options)
             for note in planned.records.notes:

@@ -134,6 +134,22 @@ def test_project_map(cinder: FakeCinder) -> None:
     assert f'belongs to project {"a" * 32}, which the file of --project-map does not name' in told
 
 
+def test_project_map_by_names(cinder: FakeCinder) -> None:
+    item = records.make_record(project_id='a' * 32)
+    names = {'a' * 32: 'old-shop'}
+    planned = plan(cinder, [item], project_map={'old-shop': 'shop'}, old_names=names)
+    import_metadata.run(planned, import_metadata.Options())
+    assert cinder.get(item.id).project_id == SHOP.id
+    # An id is the surer of the two.
+    both = {'old-shop': 'shop', 'a' * 32: 'demo'}
+    owner = placement.Placement(project_map=both, old_names=names)
+    assert owner.project_of(item) == 'demo'
+    told = refused(
+        FakeCinder(), plan(FakeCinder(), [item], project_map={'x': 'y'}, old_names=names)
+    )
+    assert f'belongs to project {"a" * 32} or old-shop, which' in told
+
+
 def test_there_in_another_project(cinder: FakeCinder) -> None:
     item = records.make_record()
     cinder.add(item, project_id=SHOP.id)
