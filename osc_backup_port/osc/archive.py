@@ -27,12 +27,17 @@ from osc_backup_port.osc import (
     base,
     ceph_options,
     cloud,
+    encrypted,
     failures,
     importing,
     progress_bar,
     selecting,
     transfer_options,
 )
+
+if typing.TYPE_CHECKING:
+    from osc_backup_port import progress
+    from osc_backup_port.operations import create_archive
 
 Columns = tuple[tuple[str, ...], collections.abc.Iterable[tuple[object, ...]]]
 
@@ -88,12 +93,7 @@ class CreateBackupArchive(cloud.CloudCommand, base.ColumnsBesideData, command.Li
             _output_store(parsed_args) as store,
         ):
             planned = create_archive.plan(cinder, pool, store, records, options)
-            for image in planned.images:
-                for name in image.chain.unknown:
-                    shown.say(
-                        f'Image {image.name}: snapshot {name} is of a backup that Cinder does '
-                        'not know any more; it is left out.'
-                    )
+            _tell_of(planned, shown)
             if parsed_args.dry_run:
                 create_archive.estimate(pool, planned)
             else:
@@ -105,6 +105,18 @@ class CreateBackupArchive(cloud.CloudCommand, base.ColumnsBesideData, command.Li
             total = len(unfound) + len(planned.failures) + len(planned.steps)
             self.fail_after_output(failures.some_failed(total, failed, 'added'))
         return _created(planned.steps)
+
+
+def _tell_of(planned: 'create_archive.Plan', shown: 'progress.Progress') -> None:
+    """Print what the user should know before anything is read."""
+    for image in planned.images:
+        for name in image.chain.unknown:
+            shown.say(
+                f'Image {image.name}: snapshot {name} is of a backup that Cinder does not know '
+                'any more; it is left out.'
+            )
+    for step in planned.steps:
+        encrypted.tell(shown, step.record)
 
 
 def _level(text: str) -> int | None:

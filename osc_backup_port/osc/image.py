@@ -26,6 +26,7 @@ from osc_backup_port.osc import (
     base,
     ceph_options,
     cloud,
+    encrypted,
     importing,
     progress_bar,
     transfer_options,
@@ -75,14 +76,6 @@ def _parent(
     with contextlib.suppress(errors.PortError):
         return cinder.export_record(backup.parent_id)
     return None
-
-
-def _warn_if_encrypted(shown: typing.Any, backup: 'record.BackupRecord') -> None:
-    if backup.encryption_key_id:
-        shown.say(
-            f'Backup {backup.id}: the volume is encrypted. The image holds ciphertext; it can be '
-            f'restored only where the key manager has the key {backup.encryption_key_id}.'
-        )
 
 
 class ExportBackupImage(base.ColumnsBesideData, _ImageCommand):
@@ -137,7 +130,7 @@ class ExportBackupImage(base.ColumnsBesideData, _ImageCommand):
             self.open_pool(parsed_args, backup) as pool,
             progress_bar.shown(not parsed_args.no_progress) as shown,
         ):
-            _warn_if_encrypted(shown, backup)
+            encrypted.tell(shown, backup)
             plan = export_image.plan(
                 pool, backup, _parent(cinder, backup), parsed_args.image_format, base_id
             )
@@ -282,7 +275,7 @@ class ImportBackupImage(_ImageCommand):
             self.open_pool(parsed_args, backup) as pool,
             progress_bar.shown(not parsed_args.no_progress) as shown,
         ):
-            _warn_if_encrypted(shown, backup)
+            encrypted.tell(shown, backup)
             name = str(parsed_args.file or 'stdin')
             reader = stream.Reader(source, name, parsed_args.checksum is not False)
             if parsed_args.checksum is None and incoming.is_raw(reader.peek(16)):
@@ -304,7 +297,7 @@ class ImportBackupImage(_ImageCommand):
             self.open_pool(parsed_args, backup) as pool,
             progress_bar.shown(not parsed_args.no_progress) as shown,
         ):
-            _warn_if_encrypted(shown, backup)
+            encrypted.tell(shown, backup)
             options = _import_options(parsed_args, backup.id)
             planned = import_image.plan(pool, backup, parent, options)
         if planned.obstacles:

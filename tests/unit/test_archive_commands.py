@@ -208,3 +208,12 @@ def test_how_fast_to_go(
     shell.rows('source', archive.CreateBackupArchive, root, IDS[1], *options)
     shell.rows('target', archive.ImportBackupArchive, root, *options)
     assert rates == [900 << 20] * 2
+
+
+def test_an_encrypted_backup_is_told(
+    shell: Shell, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known, _cluster = shell.clouds['source']
+    known.rows[IDS[0]].record = chains.backup(0, encryption_key_id=IDS[4])
+    shell.rows('source', archive.CreateBackupArchive, tmp_path / 'new', IDS[0])
+    assert f'has the key {IDS[4]}' in capsys.readouterr().err
