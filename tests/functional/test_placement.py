@@ -14,17 +14,23 @@
 
 import base64
 import collections.abc
+import datetime
 import json
 import pathlib
+import typing
 import uuid
 
 import pytest
+import yaml
 
+from osc_backup_port.formats import record_file
 from tests.functional import ceph, chains, shell
 from tests.functional.conftest import Resources
+from tests.unit import records
 
 BACKUP = chains.BACKUP
 SWIFT = 'cinder.backup.drivers.swift.SwiftBackupDriver'
+POSIX = 'cinder.backup.drivers.posix.PosixBackupDriver'
 
 Command = tuple[shell.Cloud, tuple[object, ...]]
 
@@ -58,14 +64,24 @@ def unchanged(dst: shell.Cloud, pool: ceph.Pool) -> collections.abc.Iterator[Non
     assert dst.backup_ids() == before
 
 
-def failing(command: Command) -> str:
+def failing(command: Command, **options: typing.Any) -> str:
     """Run a command that has to fail with exit code 1, and return its stderr."""
     cloud, arguments = command
-    process = cloud.openstack(*arguments, check=False)
+    process = cloud.openstack(*arguments, check=False, **options)
     error = process.stderr.decode()
     assert process.returncode == 1, error
     assert 'Traceback' not in error
     return error
+
+
+def restored_by(member: shell.Cloud, admin: shell.Cloud, resources: Resources, backup: str) -> str:
+    """Let a member restore a backup into a new volume, and return the sha256 of that."""
+    answer = member.rest('POST', f'/backups/{backup}/restore', {'restore': {}})
+    volume_id = answer['restore']['volume_id']
+    resources.forget_volume(member, volume_id)
+    member.wait(f'/backups/{backup}')
+    member.wait(f'/volumes/{volume_id}')
+    return ceph.volume_pool(admin).sha256(f'volume-{volume_id}')
 
 
 def test_a_member_owns_what_an_admin_imports(
@@ -82,11 +98,7 @@ def test_a_member_owns_what_an_admin_imports(
     names = {row['ID']: row['Name'] for row in dst_member.openstack_json(*BACKUP, 'list')}
     assert all(names[backup].startswith('from-src-') for backup in filled.backups)
 
-    answer = dst_member.rest('POST', f'/backups/{newest}/restore', {'restore': {}})
-    volume_id = answer['restore']['volume_id']
-    resources.forget_volume(dst_member, volume_id)
-    dst_member.wait(f'/volumes/{volume_id}')
-    assert ceph.volume_pool(dst).sha256(f'volume-{volume_id}') == filled.sums[2]
+    assert restored_by(dst_member, dst, resources, newest) == filled.sums[2]
 
     again = dst.openstack_json(*BACKUP, 'archive', 'import', archive, *options)
     assert {(row['Image'], row['Record']) for row in again} == {('already there',) * 2}
@@ -127,6 +139,41 @@ def test_by_a_map_and_where_there_is_no_role(
         chains.delete_backup(dst, backup)
 
 
+@pytest.mark.long
+def test_a_member_owns_what_a_map_gives_it(
+    src: shell.Cloud,
+    dst: shell.Cloud,
+    dst_member: shell.Cloud,
+    resources: Resources,
+    filled: chains.Chain,
+    commands: list[Command],
+    tmp_path: pathlib.Path,
+) -> None:
+    """By the ID of the project that they had, and for migrate by its name."""
+    chosen = tmp_path / 'map.yaml'
+    shown = src.openstack_json('project', 'show', src.project_id)
+    for (cloud, command), key in ((commands[0], src.project_id), (commands[3], shown['name'])):
+        chosen.write_text(json.dumps({key: dst_member.project_id}))
+        cloud.openstack(*command, '--project-map', chosen)
+        chains.forget(dst, resources, filled)
+        own = {row['ID'] for row in dst_member.openstack_json(*BACKUP, 'list')}
+        assert own >= set(filled.backups)
+        for backup, expected in zip(filled.backups, filled.sums, strict=True):
+            assert restored_by(dst_member, dst, resources, backup) == expected
+        for backup in reversed(filled.backups):
+            chains.delete_backup(dst_member, backup)
+
+
+def leave_room(cloud: shell.Cloud, resources: Resources, **room: int) -> None:
+    """Let the quota of the project have room for just so much."""
+    path = f'/os-quota-sets/{cloud.project_id}'
+    old = cloud.rest('GET', f'{path}?usage=True')['quota_set']
+    limits = {name: old[name]['limit'] for name in room}
+    resources.callback(cloud.rest, 'PUT', path, {'quota_set': limits})
+    tight = {name: old[name]['in_use'] + more for name, more in room.items()}
+    cloud.rest('PUT', path, {'quota_set': tight})
+
+
 @pytest.mark.usefixtures('unchanged')
 @pytest.mark.parametrize(
     ('limit', 'told'),
@@ -142,23 +189,49 @@ def test_quota(
     limit: dict[str, int],
     told: str,
 ) -> None:
-    [(name, room)] = limit.items()
-    path = f'/os-quota-sets/{dst.project_id}'
-    old = dst.rest('GET', f'{path}?usage=True')['quota_set'][name]
-    resources.callback(dst.rest, 'PUT', path, {'quota_set': {name: old['limit']}})
-    dst.rest('PUT', path, {'quota_set': {name: old['in_use'] + room}})
+    leave_room(dst, resources, **limit)
     for command in commands:
         error = failing(command)
         assert told in error
         assert 'openstack quota set' in error
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures('unchanged')
-def test_rights(dst: shell.Cloud, dst_member: shell.Cloud, commands: list[Command]) -> None:
-    where: list[object] = []
-    for key in ('conf', 'user', 'pool'):
-        where += [f'--ceph-{key}', dst.config[f'backup_ceph_{key}']]
-    error = failing((dst_member, (*commands[0][1], *where)))
+def test_quota_of_what_comes_in_a_stream(
+    dst: shell.Cloud, resources: Resources, filled: chains.Chain
+) -> None:
+    """The third of three is refused, when the first two are in the pool already."""
+    create = (*BACKUP, 'archive', 'create', '-', filled.backups[2])
+    stream = filled.cloud.openstack(*create).stdout
+    leave_room(dst, resources, backups=2)
+    error = failing((dst, (*BACKUP, 'archive', 'import', '-')), stdin=stream)
+    assert '2 more backups, expected 3' in error
+
+
+@pytest.mark.usefixtures('unchanged')
+@pytest.mark.parametrize('number', [0, *(pytest.param(n, marks=pytest.mark.long) for n in (2, 3))])
+def test_rights(
+    dst: shell.Cloud,
+    dst_member: shell.Cloud,
+    commands: list[Command],
+    number: int,
+    tmp_path: pathlib.Path,
+) -> None:
+    """A plain member, who may reach the cluster, imports nothing."""
+    whole = yaml.safe_load(pathlib.Path(dst.environment['OS_CLIENT_CONFIG_FILE']).read_text())
+    ceph_keys = {key: dst.config[f'backup_ceph_{key}'] for key in ('conf', 'user', 'pool')}
+    whole['clouds'][dst_member.name].update(
+        {f'backup_ceph_{key}': value for key, value in ceph_keys.items()}
+    )
+    config = tmp_path / 'clouds.yaml'
+    config.write_text(yaml.safe_dump(whole))
+    cloud, command = commands[number]
+    command = tuple(dst_member.name if word == dst.name else word for word in command)
+    error = failing(
+        (dst_member if cloud is dst else cloud, command),
+        environment={'OS_CLIENT_CONFIG_FILE': str(config)},
+    )
     assert 'HTTP 403' in error
     assert 'backup:backup-import' in error
 
@@ -203,3 +276,48 @@ def test_another_driver(
     assert SWIFT in error
     assert 'CephBackupDriver' in error
     assert dst.backup_ids() == before
+
+
+@pytest.fixture
+def posix_service(dst: shell.Cloud, resources: Resources) -> None:
+    """Let cinder-backup of dst have another driver for a while."""
+    if dst.sandbox is None:
+        pytest.skip('needs a cloud whose services may be stopped')
+    config = pathlib.Path(dst.config['backup_ceph_conf']).parents[2] / 'cinder' / 'cinder.conf'
+    old = config.read_text()
+
+    def restart(text: str) -> None:
+        dst.service('cinder-backup', 'stop')
+        config.write_text(text)
+        dst.wait_for_backup_service('down')
+        dst.service('cinder-backup', 'start')
+        dst.wait_for_backup_service('up')
+
+    resources.callback(restart, old)
+    restart(old.replace(f'backup_driver = {records.CEPH}', f'backup_driver = {POSIX}'))
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures('posix_service', 'unchanged')
+def test_a_service_with_another_driver(
+    dst: shell.Cloud, resources: Resources, commands: list[Command], tmp_path: pathlib.Path
+) -> None:
+    """A backup that this service made, or took, tells its driver."""
+    backup_id = str(uuid.uuid4())
+    path = tmp_path / 'posix.json'
+    now = datetime.datetime.now(datetime.timezone.utc).strftime('%Y-%m-%dT%H:%M:%SZ')
+    item = records.make_record(
+        POSIX,
+        id=backup_id,
+        service=POSIX,
+        service_metadata=None,
+        container='/nowhere',
+        created_at=now,
+    )
+    path.write_text(record_file.write_record(item))
+    resources.forget_backup(dst, backup_id)
+    dst.openstack(*BACKUP, 'metadata', 'import', path)
+    for command in commands:
+        error = failing(command)
+        assert f'the newest backup of this cloud by {POSIX}' in error
+    chains.delete_backup(dst, backup_id)
