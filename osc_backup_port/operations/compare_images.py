@@ -12,6 +12,7 @@
 
 """Seeing that two images hold the same."""
 
+import contextlib
 import itertools
 
 from osc_backup_port import errors, model, progress
@@ -32,16 +33,18 @@ def compare(
     if one.size() != other.size():
         raise _differs(one, other, f'one has {one.size()} bytes, the other {other.size()}')
     extents = _extents_of_either(one, other)
-    pairs = itertools.zip_longest(
-        reading.read_items(one, extents, bounds), reading.read_items(other, extents, bounds)
-    )
-    done = 0
-    for left, right in pairs:
-        # The same bytes are cut into the same items.
-        if left != right:
-            raise _differs(one, other, f'the bytes at offset {left.offset} are not the same')
-        shown.advance(0, left.length)
-        done += left.length
+    # Reads are under way when a difference is found: they end before the images are closed.
+    with (
+        contextlib.closing(reading.read_items(one, extents, bounds)) as of_one,
+        contextlib.closing(reading.read_items(other, extents, bounds)) as of_other,
+    ):
+        done = 0
+        for left, right in itertools.zip_longest(of_one, of_other):
+            # The same bytes are cut into the same items.
+            if left != right:
+                raise _differs(one, other, f'the bytes at offset {left.offset} are not the same')
+            shown.advance(0, left.length)
+            done += left.length
     shown.advance(0, one.size() - done)
 
 

@@ -12,6 +12,7 @@
 
 """Backups out of an archive and into a cloud: images first, records last."""
 
+import collections
 import dataclasses
 import hashlib
 import itertools
@@ -26,6 +27,7 @@ from osc_backup_port.operations import (
     image_session,
     import_metadata,
     preflight,
+    read_back,
     rewriting,
     volume_metadata,
 )
@@ -289,16 +291,19 @@ def run(
     options: import_metadata.Options,
     shown: progress.Progress,
     bounds: limits.Limits = limits.SHARED,
+    verify: bool = False,
 ) -> None:
     """Do what was planned; the steps tell what became of each.
 
     A chain that fails does not stop the others, but its records stay out.
+
+    :param verify: read every backup back, and compare it with what came in
     """
     for image in planned.images:
         if image.error is not None:
             continue
         try:
-            _import_image(pool, store, image, shown, bounds)
+            _import_image(pool, store, image, shown, bounds, verify)
             for step in image.steps:
                 if step.is_wanted:
                     volume_metadata.store(pool, step.backup.id, _metadata(step, options))
@@ -315,6 +320,7 @@ def _import_image(
     image: ImagePlan,
     shown: progress.Progress,
     bounds: limits.Limits,
+    verify: bool,
 ) -> None:
     is_missing = any(step.is_missing for step in image.steps if step.is_wanted)
     # A run that was killed behind its last write leaves it, and a note; or one is
@@ -325,9 +331,13 @@ def _import_image(
         with image_session.session(
             pool, image.image.name, image.image.layout, meter, bounds
         ) as session:
+            check = read_back.ReadBack(bounds, shown) if verify else None
             for step in image.steps:
                 before = meter.moved
-                _import_increment(session, store, step, shown)
+                _import_increment(session, store, step, shown, check)
+                snapshot = step.backup.increment.to_snap
+                if check and step.is_wanted:
+                    check.compare(session.open_at(pool, snapshot))
                 step.moved = meter.moved - before
 
 
@@ -340,6 +350,7 @@ def _import_increment(
     store: archive_store.Store,
     step: Step,
     shown: progress.Progress,
+    check: read_back.ReadBack | None,
 ) -> None:
     backup = step.backup
     if session.has(backup.id):
@@ -351,14 +362,18 @@ def _import_increment(
     first = session.resume_at(identity)
     in_parts = first or session.takes_parts(increment)
     write = session.begin(increment, resumed=first > 0)
-    parts = increments.read_segments(store, backup, first)
-    where = f'{store.name}/{backup.path}'
-    if in_parts:
-        for done in range(first, len(backup.increment.segments), _PART):
-            some = itertools.islice(parts, _PART)
-            write(increments.items(backup.increment, some, where))
-            session.note_parts(identity, done + _PART)
-    else:
-        write(increments.items(backup.increment, parts, where))
+    part = _PART if in_parts else len(backup.increment.segments)
+    # What an earlier run wrote is compared as well, so it is read again.
+    parts = increments.read_segments(store, backup, 0 if check else first)
+    for done in range(0 if check else first, len(backup.increment.segments), part):
+        some = itertools.islice(parts, part)
+        items = increments.items(backup.increment, some, f'{store.name}/{backup.path}')
+        watched = check.watch(increment.from_snap, items) if check else items
+        if done < first:
+            collections.deque(watched, maxlen=0)
+            continue
+        write(watched)
+        if in_parts:
+            session.note_parts(identity, done + part)
     session.commit(increment, step.is_wanted)
     step.image_result = IMPORTED if step.is_wanted else 'passed through'

@@ -267,13 +267,12 @@ class _Import:
     def _add_and_compare(
         self, writer: chain_writer.ChainWriter, increment: model.Increment, snapshot: str
     ) -> None:
-        witness = read_back.Witness(increment.from_snap is None)
-        items = witness.watch(increment.items)
+        check = read_back.ReadBack(self._bounds, self._shown)
+        items = check.watch(increment.from_snap, increment.items)
         writer.add(dataclasses.replace(increment, items=items), snapshot)
         written = writer.snapshot_of(naming.backup_of_snapshot(snapshot))
         if written is not None:
-            with self._pool.open(writer.image_name, written.name) as image:
-                witness.compare(image, self._bounds, self._shown)
+            check.compare(self._pool.open(writer.image_name, written.name))
 
     def _snapshot_for(self, increment: model.Increment, arriving: incoming.Incoming) -> str | None:
         """Return the snapshot to commit an increment as; None: none of its own."""

@@ -28,6 +28,7 @@ from osc_backup_port.operations import (
     image_session,
     import_archive,
     import_metadata,
+    read_back,
     rewriting,
     volume_metadata,
 )
@@ -41,17 +42,20 @@ def run(
     options: import_metadata.Options,
     shown: progress.Progress,
     bounds: limits.Limits = limits.SHARED,
+    verify: bool = False,
 ) -> Iterator[import_archive.Step | errors.PortError]:
     """Import all backups of a stream; yield what became of each, and every error.
 
     A chain that is damaged, or in whose way something stands, does not stop the
     others.  Of one that was cut short, what is complete is imported.
 
+    :param verify: read every backup back, and compare it with what came in
     :raises ForgedArchive: the stream is not to be trusted from here on
     :raises NotPermitted: the caller may not import records
     """
     source.read_archive()
     receiver = _Receiver(cinder, pool, options, shown, bounds)
+    receiver.verify = verify
     groups = itertools.groupby(source.increments(), key=lambda increment: increment.image)
     for name, group in groups:
         yield from receiver.receive(name, group)
@@ -76,6 +80,7 @@ class _Receiver:
         self._meter = metering.Meter(shown, pacing.Pace(bounds.rate))
         self._steps: list[import_archive.Step] = []
         self._told: set[str] = set()
+        self.verify = False
 
     def receive(
         self, name: str, group: Iterator[tar_stream.IncrementStream]
@@ -175,10 +180,15 @@ class _Receiver:
         if names.backup_of_snapshot(head.to_snap or '') != item.id:
             raise sealed.damaged(increment.where, f'leads to {head.to_snap!r}')
         self._shown.begin(f'Backup {increment.backup_id}', head.size)
-        session.begin(head, resumed=False)(arriving.items())
+        check = read_back.ReadBack(self._bounds, self._shown)
+        items = arriving.items()
+        watched = check.watch(head.from_snap, items) if self.verify else items
+        session.begin(head, resumed=False)(watched)
         backup = increment.finish()
         arriving.check(backup)
         session.commit(head, is_wanted=True)
+        if head.to_snap is not None:
+            check.compare(session.open_at(self._pool, head.to_snap))
         step = import_archive.Step(backup, True, import_archive.IMPORTED)
         step.moved = self._meter.moved - before
         return step

@@ -17,8 +17,9 @@ while it goes by, some hundred bytes for 4 MiB, and compared with what is read
 back: one read of all that was written.
 """
 
+import contextlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from osc_backup_port import errors, model, progress
 from osc_backup_port.ceph import image as ceph_image
@@ -39,7 +40,7 @@ class Witness:
         self._written = ranges.Ranges()
         self._zeros = ranges.Ranges()
 
-    def watch(self, items: Iterator[model.Item]) -> Iterator[model.Item]:
+    def watch(self, items: Iterable[model.Item]) -> Iterator[model.Item]:
         """Hand on all items, and remember them."""
         for item in items:
             start, end = item.offset, item.offset + item.length
@@ -63,11 +64,22 @@ class Witness:
     ) -> None:
         """Read everything back from *image*, opened at the end of the increment.
 
-        :raises CephError: it is not what came in
+        :raises InvalidInput: it is not what came in
         """
         shown.begin('Reading back', sum(length for _start, length, _crc in self._data))
         extents = (model.Extent(start, length, True) for start, length, _crc in self._data)
-        pieces = reading.read_items(image, extents, bounds)
+        # Reads are under way when a difference is found: they end before the image is closed.
+        with contextlib.closing(reading.read_items(image, extents, bounds)) as pieces:
+            self._compare_data(image, pieces, shown)
+        holes = self._expected_holes(image)
+        with contextlib.closing(reading.read_items(image, holes, bounds)) as pieces:
+            for piece in pieces:
+                if isinstance(piece, model.Data):
+                    raise _differs(image, piece.offset)
+
+    def _compare_data(
+        self, image: ceph_image.Image, pieces: Iterator[model.Item], shown: progress.Progress
+    ) -> None:
         for start, length, expected in self._data:
             found, end = 0, start
             while end < start + length:
@@ -77,9 +89,6 @@ class Witness:
             if found != expected:
                 raise _differs(image, start)
             shown.advance(length)
-        for piece in reading.read_items(image, self._expected_holes(image), bounds):
-            if isinstance(piece, model.Data):
-                raise _differs(image, piece.offset)
 
     def _expected_holes(self, image: ceph_image.Image) -> Iterator[model.Extent]:
         """Yield what has data, or may have, and should read as zeros."""
@@ -95,6 +104,34 @@ class Witness:
                 yield model.Extent(low, high - low, True)
 
 
+class ReadBack:
+    """Reads each backup of one image back as soon as it has its snapshot."""
+
+    def __init__(self, bounds: limits.Limits, shown: progress.Progress) -> None:
+        self._bounds = bounds
+        self._shown = shown
+        self._witness: Witness | None = None
+
+    def watch(self, from_snap: str | None, items: Iterable[model.Item]) -> Iterator[model.Item]:
+        """Hand on a part of the items of an increment, and remember them.
+
+        What has no snapshot of its own is compared together with what follows it.
+        """
+        if self._witness is None:
+            self._witness = Witness(from_snap is None)
+        return self._witness.watch(items)
+
+    def compare(self, opened: contextlib.AbstractContextManager[ceph_image.Image]) -> None:
+        """Read back all that went by, if anything did, from the image at its end.
+
+        :raises InvalidInput: it is not what came in
+        """
+        witness, self._witness = self._witness, None
+        if witness is not None:
+            with opened as image:
+                witness.compare(image, self._bounds, self._shown)
+
+
 def _crc(piece: model.Item, crc: int) -> int:
     if isinstance(piece, model.Data):
         return zlib.crc32(piece.data, crc)
@@ -103,8 +140,8 @@ def _crc(piece: model.Item, crc: int) -> int:
     return crc
 
 
-def _differs(image: ceph_image.Image, offset: int) -> errors.CephError:
-    return errors.CephError(
+def _differs(image: ceph_image.Image, offset: int) -> errors.InvalidInput:
+    return errors.InvalidInput(
         f'Image {image.name}: does not read as what was written, at offset {offset}.',
         'What was written is removed. Look at the health of the cluster, then try again.',
     )

@@ -176,6 +176,12 @@ class ImportBackupArchive(cloud.CloudCommand, command.Lister):
             nargs='*',
             help='Backup(s) to import (name or ID; default: all)',
         )
+        parser.add_argument(
+            '--verify',
+            action='store_true',
+            help='Read back what was written and compare it with what came in; costs one read of '
+            'all of that',
+        )
         importing.add_arguments(
             parser,
             '. A stream is read to its end for that: to import it, it has to be sent once more',
@@ -216,7 +222,8 @@ class ImportBackupArchive(cloud.CloudCommand, command.Lister):
             if not planned.records.obstacles and not parsed_args.dry_run:
                 store = archive_place.open_store(parsed_args.archive)
                 bounds = transfer_options.shared(parsed_args)
-                import_archive.run(cinder, pool, store, planned, options, shown, bounds)
+                verify = parsed_args.verify
+                import_archive.run(cinder, pool, store, planned, options, shown, bounds, verify)
         return self._tell(planned.steps, planned.findings(), parsed_args.dry_run)
 
     def _import_stream(self, parsed_args: argparse.Namespace) -> Columns:
@@ -233,7 +240,9 @@ class ImportBackupArchive(cloud.CloudCommand, command.Lister):
             options = importing.options(parsed_args, cinder, pool.name)
             try:
                 bounds = transfer_options.shared(parsed_args)
-                for item in import_stream.run(cinder, pool, source, options, shown, bounds):
+                for item in import_stream.run(
+                    cinder, pool, source, options, shown, bounds, parsed_args.verify
+                ):
                     if isinstance(item, errors.PortError):
                         found.append(item)
                     else:

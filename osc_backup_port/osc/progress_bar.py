@@ -83,6 +83,7 @@ class _Lines:
         self.say(
             f'{self._what}: {units.human_size(done)}{share}, '
             f'{units.human_size(self._moved)} moved at {units.human_size(self._moved / seconds)}/s'
+            f', {units.human_size(self._skipped)} skipped'
             f'{_time_left(done, self._total, seconds)}'
         )
 
@@ -105,28 +106,34 @@ class _Bar:
             rich_progress.TextColumn('{task.description}'),
             rich_progress.BarColumn(),
             rich_progress.DownloadColumn(binary_units=True),
-            rich_progress.TextColumn('{task.fields[moved]} moved, {task.fields[rate]}/s'),
+            rich_progress.TextColumn(
+                '{task.fields[moved]} moved, {task.fields[rate]}/s, {task.fields[skipped]} skipped'
+            ),
             rich_progress.TimeRemainingColumn(),
             console=rich.console.Console(stderr=True),
         )
         self._task: typing.Any = None
-        self._moved = 0
+        self._moved = self._skipped = 0
         self._started = time.monotonic()
 
     def begin(self, what: str, total: int | None) -> None:
         self._started = time.monotonic()
-        self._task = self.display.add_task(what, total=total, moved='0 B', rate='0 B')
+        self._task = self.display.add_task(
+            what, total=total, moved='0 B', rate='0 B', skipped='0 B'
+        )
 
     def advance(self, moved: int, skipped: int = 0) -> None:
         if self._task is None:
             return
         self._moved += moved
+        self._skipped += skipped
         seconds = max(time.monotonic() - self._started, 0.001)
         self.display.update(
             self._task,
             advance=moved + skipped,
             moved=units.human_size(self._moved),
             rate=units.human_size(self._moved / seconds),
+            skipped=units.human_size(self._skipped),
         )
 
     def say(self, line: str) -> None:

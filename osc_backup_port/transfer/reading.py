@@ -14,7 +14,7 @@
 
 import collections
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 
 from osc_backup_port import model
 from osc_backup_port.transfer import aio, limits, zeros
@@ -24,7 +24,7 @@ def read_items(
     image: aio.AioSource,
     extents: Iterable[model.Extent],
     bounds: limits.Limits = limits.DEFAULT,
-) -> Iterator[model.Item]:
+) -> Generator[model.Item, None, None]:
     """Yield what *extents* hold, in their order, zero blocks found.
 
     Reads run ahead of the consumer, as far as *bounds* allow; pulling is the

@@ -48,7 +48,7 @@ def test_there_and_back(
     file = tmp_path / 'middle.raw'
     src.openstack(*ARCHIVE, 'extract', archive, filled.backups[1], '--file', file)
     assert hashlib.sha256(file.read_bytes()).hexdigest() == filled.sums[1]
-    rows = dst.openstack_json(*ARCHIVE, 'import', archive)
+    rows = dst.openstack_json(*ARCHIVE, 'import', '--verify', archive)
     assert {(row['Image'], row['Record']) for row in rows} == {('imported', 'imported')}
     assert filled.sums_of(pool) == filled.sums
     assert chains.restore(dst, resources, filled.backups[2])['sha256'] == filled.sums[2]
@@ -88,7 +88,7 @@ def test_piped_from_cloud_to_cloud(
         create, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=src.environment
     ) as source:
         subprocess.run(
-            dst.command(*ARCHIVE, 'import', '-'),
+            dst.command(*ARCHIVE, 'import', '--verify', '-'),
             stdin=source.stdout,
             env=dst.environment,
             check=True,

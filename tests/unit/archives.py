@@ -89,9 +89,10 @@ def import_(
     cluster: fake_ceph.Cluster,
     where: store.Store,
     wanted: collections.abc.Sequence[str] = (),
+    verify: bool = False,
 ) -> list[import_archive.Step]:
     """Import as the command does; a finding is raised."""
-    planned = import_all(cinder, cluster, where, wanted)
+    planned = import_all(cinder, cluster, where, wanted, verify)
     for finding in planned.findings():
         raise finding
     return planned.steps
@@ -102,30 +103,35 @@ def import_all(
     cluster: fake_ceph.Cluster,
     where: store.Store,
     wanted: collections.abc.Sequence[str] = (),
+    verify: bool = False,
 ) -> import_archive.Plan:
     contents = catalog.read(where)
     planned = import_archive.plan(cinder, cluster.pool(), contents, wanted, OPTIONS)
     if not planned.records.obstacles:
-        import_archive.run(cinder, cluster.pool(), where, planned, OPTIONS, SILENT, chains.BOUNDS)
+        import_archive.run(
+            cinder, cluster.pool(), where, planned, OPTIONS, SILENT, chains.BOUNDS, verify
+        )
     return planned
 
 
 def import_stream_(
-    cinder: FakeCinder, cluster: fake_ceph.Cluster, content: bytes
+    cinder: FakeCinder, cluster: fake_ceph.Cluster, content: bytes, verify: bool = False
 ) -> list[import_archive.Step]:
     """Import as the command does; an error is raised when all is done."""
-    steps, found = import_stream_all(cinder, cluster, content)
+    steps, found = import_stream_all(cinder, cluster, content, verify)
     for error in found:
         raise error
     return steps
 
 
 def import_stream_all(
-    cinder: FakeCinder, cluster: fake_ceph.Cluster, content: bytes
+    cinder: FakeCinder, cluster: fake_ceph.Cluster, content: bytes, verify: bool = False
 ) -> tuple[list[import_archive.Step], list[errors.PortError]]:
     source = tar_stream.Input(io.BytesIO(content))  # type: ignore[arg-type]
     steps, found = [], []
-    for item in import_stream.run(cinder, cluster.pool(), source, OPTIONS, SILENT, chains.BOUNDS):
+    for item in import_stream.run(
+        cinder, cluster.pool(), source, OPTIONS, SILENT, chains.BOUNDS, verify
+    ):
         if isinstance(item, errors.PortError):
             found.append(item)
         else:

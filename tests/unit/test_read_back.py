@@ -56,7 +56,7 @@ def test_what_was_written_as_it_came_passes(cluster: fake_ceph.Cluster) -> None:
 
 @pytest.mark.parametrize('offset', [200_000, 299_999, units.MIB + 777, units.MIB + 200_000])
 def test_one_wrong_byte_of_data_is_found(cluster: fake_ceph.Cluster, offset: int) -> None:
-    with pytest.raises(errors.CephError, match='does not read as what was written'):
+    with pytest.raises(errors.InvalidInput, match='does not read as what was written'):
         compare(cluster, items(), model.Data(offset, b'?'))
 
 
@@ -64,10 +64,10 @@ def test_one_wrong_byte_of_data_is_found(cluster: fake_ceph.Cluster, offset: int
 def test_data_where_there_should_be_a_hole_is_found(
     cluster: fake_ceph.Cluster, offset: int
 ) -> None:
-    with pytest.raises(errors.CephError, match='at offset'):
+    with pytest.raises(errors.InvalidInput, match='at offset'):
         compare(cluster, items(), model.Data(offset, b'?'))
 
 
 def test_what_is_missing_is_found(cluster: fake_ceph.Cluster) -> None:
-    with pytest.raises(errors.CephError, match='at offset'):
+    with pytest.raises(errors.InvalidInput, match='at offset'):
         compare(cluster, items()[:3])
