@@ -20,7 +20,7 @@ from pathlib import Path
 
 from . import data
 from .data import GIB, MIB, Chain
-from .measure import joined
+from .measure import joined, once
 from .place import Cluster
 
 
@@ -35,7 +35,7 @@ class Case:
     :ivar key: to choose it by
     :ivar work: what is done, in words
     :ivar peer_name: the peer as a person would write it
-    :ivar goal: how many times faster than the peer ours is to be
+    :ivar goal: how many times faster than the peer ours is to be, where that was set
     :ivar between: makes everything as it was before, for either
     :ivar delay: seconds added to each operation of the OSD
     :ivar compares_cpu: False where compression is asked for
@@ -46,7 +46,7 @@ class Case:
     key: str
     work: str
     peer_name: str
-    goal: float
+    goal: float | None
     ours: str
     peer: str
     between: Callable[[], None] = _nothing
@@ -58,19 +58,26 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
-    """Where it takes place: clusters, files, and the chains that are in the first cluster."""
+    """Where it takes place: clusters, files, and the chains that are in the first cluster.
+
+    :ivar filled: bytes of data in most of them
+    """
 
     source: Cluster
     target: Cluster | None
     folder: Path
     full: Chain
+    plain: Chain
+    wide: Chain
     huge: Chain
+    filled: int
 
-    def prepare(self, quick: bool) -> None:
+    def prepare(self) -> None:
         """Make the images."""
-        share = 16 if quick else 1
-        data.make(self.source, self.full, 2 * GIB // share, self.full.size // 100 // MIB * MIB)
-        data.make(self.source, self.huge, 512 * MIB // share)
+        for chain in (self.full, self.wide):
+            data.make(self.source, chain, self.filled, chain.size // 100 // MIB * MIB)
+        data.make(self.source, self.plain, self.filled)
+        data.make(self.source, self.huge, self.filled // 4)
 
     def clean_half_done(self) -> None:
         """Take away what an earlier run left that was killed."""
@@ -82,7 +89,7 @@ class Bench:
         """Take away all that is left by ourselves and by what was measured."""
         for cluster in filter(None, (self.source, self.target)):
             found = [*data.images(cluster, 'bench-')]
-            for chain in (self.full, self.huge, _arriving(self)):
+            for chain in (self.full, self.plain, self.wide, self.huge, _arriving(self)):
                 found += data.images(cluster, chain.volume_id)
             data.remove(cluster, *found)
 
@@ -95,7 +102,10 @@ def make(folder: Path, source: Cluster, target: Cluster | None, quick: bool) -> 
         target,
         folder,
         data.name_chain(f'{word}full', full, 2),
+        dataclasses.replace(data.name_chain(f'{word}plain', full), has_snapshots=False),
+        data.name_chain(f'{word}wide', 8 * full, 2),
         data.name_chain(f'{word}huge', huge),
+        2 * GIB // (16 if quick else 1),
     )
 
 
@@ -120,13 +130,26 @@ def _ours(bench: Bench, verb: str, chain: Chain, *options: object, numbers: str 
     return f'{bench.source.ours} {verb} {joined(json.dumps(records), *options)}'
 
 
+def limited_rate(bench: Bench, environment: dict[str, str]) -> dict[str, object]:
+    """Return the rate at which data comes out where 256 MiB a second are allowed."""
+    allowed, amount = 256 * MIB, bench.filled
+    run = once(
+        _ours(bench, 'export', bench.plain, '--limit-rate', allowed) + ' >/dev/null', environment
+    )
+    return {
+        'key': 'rate',
+        'work': 'export raw with --limit-rate 256M',
+        'rate': f'{amount / run.wall / MIB:.1f} MiB/s',
+    }
+
+
 def _suffix(delay: float) -> tuple[str, str]:
     return ('-delayed', f', with {delay * 1000:.0f} ms added') if delay else ('', '')
 
 
 def _exports(bench: Bench, delay: float) -> Iterator[Case]:
     key, words = _suffix(delay)
-    full, huge, rbd = bench.full, bench.huge, bench.source.rbd
+    full, plain, huge, rbd = bench.full, bench.plain, bench.huge, bench.source.rbd
     mine, theirs = bench.folder / 'ours.raw', bench.folder / 'peer.raw'
 
     def no_files() -> None:
@@ -139,15 +162,24 @@ def _exports(bench: Bench, delay: float) -> Iterator[Case]:
         f'export raw, {size} image with {amount} of that in it, to /dev/null{words}',
         'rbd export -',
         3 if delay else 1.5,
+        _ours(bench, 'export', plain) + ' >/dev/null',
+        f'{rbd} export {plain.point()} - >/dev/null',
+        delay=delay,
+    )
+    yield Case(
+        f'export-snapshot{key}',
+        f'the same of a snapshot{words}',
+        'rbd export IMAGE@SNAPSHOT -',
+        None,
         _ours(bench, 'export', full) + ' >/dev/null',
         f'{rbd} export {full.point(0)} - >/dev/null',
         delay=delay,
     )
     yield Case(
         f'export-sparse{key}',
-        f'the same to a sparse file{words}',
+        f'export raw of the same snapshot to a sparse file{words}',
         'rbd export FILE',
-        1.2,
+        None if delay else 1.2,
         _ours(bench, 'export', full, '--file', mine),
         f'{rbd} export {full.point(0)} {theirs}',
         no_files,
@@ -164,14 +196,22 @@ def _exports(bench: Bench, delay: float) -> Iterator[Case]:
             no_files,
             most_pairs=0,
         )
-    yield Case(
-        f'export-increment{key}',
-        f'export rbd-diff of an increment of 1 %{words}',
+    for chain in (full,) if delay else (full, bench.wide):
+        yield _increment(bench, chain, delay)
+
+
+def _increment(bench: Bench, chain: Chain, delay: float) -> Case:
+    key, words = _suffix(delay)
+    first, last = chain.snapshot(0), chain.point(1)
+    wide = '-wide' if chain is bench.wide else ''
+    return Case(
+        f'export-increment{wide}{key}',
+        f'export rbd-diff of an increment of 1 % of {chain.size // GIB} GiB{words}',
         'rbd export-diff --from-snap',
-        1.2,
-        _ours(bench, 'export', full, '--format', 'rbd-diff', '--from-first', numbers='01')
+        None if delay else 1.2,
+        _ours(bench, 'export', chain, '--format', 'rbd-diff', '--from-first', numbers='01')
         + ' >/dev/null',
-        f'{rbd} export-diff --from-snap {full.snapshot(0)} {full.point(1)} - >/dev/null',
+        f'{bench.source.rbd} export-diff --from-snap {first} {last} - >/dev/null',
         delay=delay,
     )
 
@@ -200,7 +240,7 @@ def _imports(bench: Bench, delay: float) -> Iterator[Case]:
         f'import-diff{key}',
         f'import rbd-diff of all of the data from a pipe{words}',
         'rbd import-diff -',
-        1.3,
+        None if delay else 1.3,
         f'cat {diff} | ' + _ours(bench, 'import', record),
         f'cat {diff} | {rbd} import-diff - bench-peer',
         ready_for_diff,
@@ -211,7 +251,7 @@ def _imports(bench: Bench, delay: float) -> Iterator[Case]:
         f'import-raw{key}',
         f'import raw sparse file{words}',
         'rbd import FILE',
-        1.2,
+        None if delay else 1.2,
         _ours(bench, 'import', record, '--file', raw),
         f'{rbd} import --image-feature layering,exclusive-lock,object-map,fast-diff '
         f'{raw} bench-peer',
@@ -234,7 +274,7 @@ def _archives(bench: Bench, delay: float) -> Iterator[Case]:
         f'archive-create{key}',
         f'archive create, zstd and sha256 on{words}',
         'rbd export-diff | zstd -T0 | tee FILE | sha256sum',
-        1.2,
+        None if delay else 1.2,
         _ours(bench, 'archive', full, '--file', mine),
         f'{rbd} export-diff {full.point(0)} - | zstd -qcT0 | tee {theirs} | sha256sum',
         no_files,
@@ -249,7 +289,7 @@ def _archives(bench: Bench, delay: float) -> Iterator[Case]:
             f'archive-import{key}',
             f'archive import, into another cluster{words}',
             'zstd -dc | rbd import-diff -',
-            1.2,
+            None if delay else 1.2,
             f'{target.ours} unarchive [] --file {kept}',
             f'zstd -dc {packed} | {target.rbd} import-diff - bench-peer',
             _ready_at(target, full),
@@ -277,7 +317,7 @@ def _migration(bench: Bench, target: Cluster, delay: float) -> Case:
         f'migrate{key}',
         f'migrate a full backup, cluster to cluster{words}',
         'rbd export-diff | rbd import-diff',
-        1.3,
+        None if delay else 1.3,
         _ours(bench, 'migrate', full, '--to', target.conf, target.pool),
         f'{bench.source.rbd} export-diff {full.point(0)} - | '
         f'{target.rbd} import-diff - bench-peer',

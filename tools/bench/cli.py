@@ -54,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print('bench: stopped; what it made is taken away', file=sys.stderr)
         code = 130
     if options.json and results:
-        kept = report.keep(options.json, _machine(), results)
+        whole = not options.only and not code
+        kept = report.keep(options.json, _machine(), results, whole)
         table = options.json.with_name(f'{options.json.stem}-table.txt')
         table.write_text(tables.render(kept))
         print(f'kept in {options.json} and {table}')
@@ -85,7 +86,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         '--largest',
         metavar='GIB',
         type=int,
-        default=8,
+        default=64,
         help='data of the largest image that is measured (default: %(default)s)',
     )
     parser.add_argument('--keep', action='store_true', help='leave the images for the next run')
@@ -123,19 +124,21 @@ class _Bench:
         series = [row for row in growing.series() if self._wants(row.key)]
         if self._options.list:
             keys = [row.key for rows in (chosen, others, series) for row in rows]
-            print('\n'.join([*keys, 'limit']))
+            print('\n'.join([*keys, 'rate', 'limit']))
             return
         print(report.HEADING, flush=True)
         try:
             bench.clean_half_done()
-            if chosen:
-                bench.prepare(quick)
+            if chosen or self._wants('rate'):
+                bench.prepare()
             for case in chosen:
                 self._add(self._row(case))
             for command in others:
                 self._add(command.run(self._source, self._environment, quick))
             for row in series:
                 self._add(row.run())
+            if self._wants('rate'):
+                self._add(cases.limited_rate(bench, self._environment))
             if self._wants('limit'):
                 for limit in commands.limits(self._source, self._environment, 1 if quick else 5):
                     self._add(limit)

@@ -31,16 +31,24 @@ from .place import Cluster
 MIB = 2**20
 GIB = 2**30
 _RUN = 32 * MIB
+_TEXT = b'All work and no play. ' * (MIB // 22) + bytes(range(1, 1 + MIB % 22))
+#: Noted on an image that is as it should be.
+_WHOLE = 'bench-whole'
 _SPACE = uuid.UUID('6f0d3c52-9d53-4a4c-8f6f-0b1d0b3d5f10')
 
 
 @dataclasses.dataclass(frozen=True)
 class Chain:
-    """Backups of one volume, the oldest first."""
+    """Backups of one volume, the oldest first.
+
+    :ivar has_snapshots: False: the one backup is the image itself, as Cinder makes it of a
+        volume that is not in Ceph
+    """
 
     volume_id: str
     backups: tuple[str, ...]
     size: int
+    has_snapshots: bool = True
 
     @property
     def image(self) -> str:
@@ -51,7 +59,7 @@ class Chain:
         return f'backup.{self.backups[number]}.snap.{1700000000 + number}.25'
 
     def point(self, number: int = -1) -> str:
-        return f'{self.image}@{self.snapshot(number)}'
+        return f'{self.image}@{self.snapshot(number)}' if self.has_snapshots else self.image
 
     def record(self, number: int, pool: str) -> str:
         """Return the ``backup_url`` of a backup."""
@@ -63,7 +71,7 @@ class Chain:
             'size': max(self.size // GIB, 1),
             'status': 'available',
             'service': 'cinder.backup.drivers.ceph.CephBackupDriver',
-            'service_metadata': json.dumps({'base': self.image}),
+            'service_metadata': json.dumps({'base': self.image}) if self.has_snapshots else None,
             'container': pool,
             'display_name': f'bench-{number}',
             'display_description': None,
@@ -82,21 +90,24 @@ def name_chain(what: str, size: int, backups: int = 1) -> Chain:
     )
 
 
-def make(cluster: Cluster, chain: Chain, filled: int, changed: int = 0) -> None:
+def make(
+    cluster: Cluster, chain: Chain, filled: int, changed: int = 0, is_text: bool = False
+) -> None:
     """Make the image of a chain, if it is not there as it should be.
 
     :param filled: bytes of data in the first backup, in runs all over the image
     :param changed: bytes that each later one changes, in pieces of 1 MiB
+    :param is_text: let all of it be such that compression leaves nearly nothing
     """
     with _connected(cluster) as (rbd, ioctx):
         if chain.image in rbd.RBD().list(ioctx):
             with rbd.Image(ioctx, chain.image, read_only=True) as image:
-                if len(list(image.list_snaps())) == len(chain.backups):
+                if dict(image.metadata_list()).get(_WHOLE):
                     return
             remove(cluster, chain.image)
         rbd.RBD().create(ioctx, chain.image, chain.size, features=_features(rbd))
         noise = random.Random(chain.image)
-        blocks = [_block(noise) for _ in range(97)]
+        blocks = [_TEXT] if is_text else [_block(noise) for _ in range(97)]
         with rbd.Image(ioctx, chain.image) as image:
             for number in range(len(chain.backups)):
                 if number:
@@ -104,7 +115,9 @@ def make(cluster: Cluster, chain: Chain, filled: int, changed: int = 0) -> None:
                 else:
                     _fill(image, blocks, filled)
                 image.flush()
-                image.create_snap(chain.snapshot(number))
+                if chain.has_snapshots:
+                    image.create_snap(chain.snapshot(number))
+            image.metadata_set(_WHOLE, 'yes')
 
 
 def remove(cluster: Cluster, *names: str) -> None:

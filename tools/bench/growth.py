@@ -70,7 +70,7 @@ class Growth:
         yield Series(
             'growth-data',
             'export raw to /dev/null; peer: rbd export -',
-            'GiB of data',
+            'GiB of data (text, which the OSD keeps compressed)',
             self._with_data,
         )
         yield Series(
@@ -85,10 +85,11 @@ class Growth:
 
     def _with_data(self) -> Iterator[tuple[int, Run, Run | None]]:
         amount = 1
-        while amount <= self._largest and self._has_room(2 * amount * GIB):
+        while amount <= self._largest and self._has_room(amount * GIB // 4):
             chain = data.name_chain(f'grown {amount}', amount * GIB)
             try:
-                data.make(self._source, chain, chain.size)
+                with self._source.compressing():
+                    data.make(self._source, chain, chain.size, is_text=True)
                 yield amount, *self._both(chain, [0], f'export {chain.point(0)}')
             finally:
                 with undisturbed():

@@ -102,6 +102,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument('--checksum', action='store_true')
     parser.add_argument('--to', nargs=2)
     parser.add_argument('--count', type=int)
+    parser.add_argument('--limit-rate', type=int)
     return parser.parse_args()
 
 
@@ -109,13 +110,15 @@ def _export(pool: Any, records: Any, options: Any) -> None:
     from osc_backup_port import files
     from osc_backup_port.formats import stream
     from osc_backup_port.operations import export_image
+    from osc_backup_port.transfer import limits
 
+    bounds = limits.choose(rate=options.limit_rate)
     base = records[0].id if options.from_first else None
     plan = export_image.plan(pool, records[-1], None, options.format, base)
 
     def write(file: io.RawIOBase) -> None:
         writer = stream.Writer(file, options.checksum)
-        export_image.run(pool, plan, writer, progress.Silent())
+        export_image.run(pool, plan, writer, progress.Silent(), bounds)
 
     if options.file == '-':
         write(io.FileIO(1, 'w', closefd=False))

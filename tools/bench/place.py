@@ -45,7 +45,8 @@ class Cluster:
     @property
     def ours(self) -> str:
         """The beginning of one of ours: an operation in a fresh process."""
-        return f'{sys.executable} {OURS} {self.conf} {self.user} {self.pool}'
+        # What packages of the environment have Python do at each start is none of it: -S.
+        return f'{sys.executable} -S {OURS} {self.conf} {self.user} {self.pool}'
 
     @contextlib.contextmanager
     def delayed(self, seconds: float) -> Iterator[None]:
@@ -62,9 +63,22 @@ class Cluster:
                     self._admin('rm', f'{name}_probability')
                     self._admin('rm', f'{name}_duration')
 
+    @contextlib.contextmanager
+    def compressing(self) -> Iterator[None]:
+        """Let the OSD keep what can be compressed in less of the disk."""
+        try:
+            self._ceph('osd', 'pool', 'set', self.pool, 'compression_algorithm', 'snappy')
+            self._ceph('osd', 'pool', 'set', self.pool, 'compression_mode', 'force')
+            yield
+        finally:
+            with undisturbed():
+                self._ceph('osd', 'pool', 'set', self.pool, 'compression_mode', 'none')
+
     def _admin(self, verb: str, *words: str) -> None:
-        command = ['ceph', '--conf', self.conf, 'config', verb, 'osd.0', *words]
-        subprocess.run(command, check=True, capture_output=True)
+        self._ceph('config', verb, 'osd.0', *words)
+
+    def _ceph(self, *words: str) -> None:
+        subprocess.run(['ceph', '--conf', self.conf, *words], check=True, capture_output=True)
 
 
 @contextlib.contextmanager
@@ -95,7 +109,7 @@ def environment(folder: Path) -> dict[str, str]:
         'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}',
         'HOME': str(folder),
         'LANG': 'C.UTF-8',
-        'PYTHONPATH': str(ROOT),
+        'PYTHONPATH': ':'.join([str(ROOT), *(path for path in sys.path if 'packages' in path)]),
         'OS_CLIENT_CONFIG_FILE': str(settings.load().clouds_yaml),
         'BENCH_FOLDER': str(folder),
     }

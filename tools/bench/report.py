@@ -37,7 +37,7 @@ def row(case: Case, found: Pairs) -> dict[str, Any]:
         'ratio': round(found.ratio, 2),
         'ratios': [round(ratio, 2) for ratio in ratios],
         'pairs': len(ratios),
-        'met': found.ratio >= case.goal,
+        'met': None if case.goal is None else found.ratio >= case.goal,
         'compares_cpu': case.compares_cpu,
         'ours': _figures(found.ours),
         'rbd': _figures(found.peer),
@@ -51,13 +51,14 @@ def _figures(runs: list[Any]) -> dict[str, float]:
 def line(row: dict[str, Any]) -> str:
     """Return one row as a line of text, or as several."""
     if 'rate' in row:
-        return f'{row["key"]:28} the cluster by itself: {row["rate"]}'
+        return f'{row["key"]:28} {row["rate"]}'
     if 'points' in row:
         return '\n'.join(_point(row, point) for point in row['points'])
-    ours, peer = row['ours'], row['rbd']
+    ours, peer, goal = row['ours'], row['rbd'], row['goal'] or ''
+    met = {None: '', True: 'met', False: 'NOT met'}[row['met']]
     return (
-        f'{row["key"]:28} {row["ratio"]:12.2f} {row["goal"]:5} '
-        f'{"met" if row["met"] else "NOT met":7} {ours["wall"]:7.2f}/{peer["wall"]:7.2f} '
+        f'{row["key"]:28} {row["ratio"]:12.2f} {goal:5} {met:7} '
+        f'{ours["wall"]:7.2f}/{peer["wall"]:7.2f} '
         f'{ours["cpu"]:6.2f}/{peer["cpu"]:6.2f} {ours["peak"]:5.0f}/{peer["peak"]:5.0f}'
     )
 
@@ -70,9 +71,14 @@ def _point(row: dict[str, Any], point: dict[str, Any]) -> str:
     return f'{told}; peak {ours["peak"]:.0f} MiB'
 
 
-def keep(path: Path, machine: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Put rows into a file of results, where those with the same keys are replaced."""
-    there = json.loads(path.read_text())['rows'] if path.exists() else []
+def keep(
+    path: Path, machine: dict[str, Any], rows: list[dict[str, Any]], whole: bool
+) -> dict[str, Any]:
+    """Put rows into a file of results, where those with the same keys are replaced.
+
+    :param whole: these are all that there are: nothing else stays
+    """
+    there = [] if whole or not path.exists() else json.loads(path.read_text())['rows']
     day = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     new = {row['key']: {**row, 'day': day} for row in rows}
     kept = [new.pop(row['key'], row) for row in there] + list(new.values())

@@ -19,6 +19,7 @@ _HEADINGS = (
     'work',
     'instead of',
     'times faster',
+    'of the pairs',
     'goal',
     'seconds',
     'CPU seconds',
@@ -49,7 +50,9 @@ def render(told: dict[str, Any]) -> str:
             headings = (row['of'], 'seconds', 'peer', 'CPU seconds', 'peak MiB')
             parts.append(_table(row['work'], headings, map(_point, row['points'])))
     limits = [(row['work'], row['rate']) for row in rows if 'rate' in row]
-    parts.append(_table('The cluster by itself', ('work', 'rate'), limits))
+    parts.append(
+        _table('The cluster by itself, and a rate that is kept', ('work', 'rate'), limits)
+    )
     return '\n'.join(parts)
 
 
@@ -59,7 +62,8 @@ def _compared(row: dict[str, Any]) -> Sequence[object]:
         row['work'],
         f'``{row["peer"]}``' if row['peer'].startswith(('rbd', 'zstd')) else row['peer'],
         f'**{row["ratio"]}**' if row['met'] else row['ratio'],
-        row['goal'],
+        f'{min(row["ratios"])} to {max(row["ratios"])}' if row['pairs'] > 1 else '\\-',
+        row['goal'] or '\\-',
         f'{ours["wall"]:.2f} / {peer["wall"]:.2f}',
         f'{ours["cpu"]:.2f} / {peer["cpu"]:.2f}',
         f'{ours["peak"]:.0f} / {peer["peak"]:.0f}',

@@ -46,7 +46,7 @@ def daemon(cloud: Cloud, name: str, port: int, **environment: str) -> Daemon:
             '-c',
             _GUNICORN,
             f'--bind=127.0.0.1:{port}',
-            '--workers=1',
+            '--workers=2',
             '--worker-class=gthread',
             '--threads=8',
             '--timeout=120',
