@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from osc_backup_port import errors, model
+from osc_backup_port import errors, model, pipes
 from osc_backup_port.archive import catalog, manifest, names, sealed
 from osc_backup_port.archive import store as archive_store
 
@@ -46,6 +46,7 @@ class Output:
     takes_any_order = False
 
     def __init__(self, file: io.RawIOBase) -> None:
+        pipes.widen(file)
         # tarfile takes no notice of a write that took a part only; this does.
         self._file = io.BufferedWriter(file, _BUFFER)
         self._tar = tarfile.open(  # noqa: SIM115 - closed by close()
@@ -93,6 +94,7 @@ class Input:
     name = 'stdin'
 
     def __init__(self, file: io.RawIOBase) -> None:
+        pipes.widen(file)
         self._members = _members(file, self.name)
         self._next: Member | None = next(self._members, None)
         self._cut: errors.TruncatedStream | None = None

@@ -28,6 +28,12 @@ _TIMEOUTS = {
     'rados_mon_op_timeout': '30',
     'rados_osd_op_timeout': '120',
 }
+#: How many questions librbd has under way by itself, about the objects of an image, in each
+#: of our calls; it has ten by default, and they are small.
+_QUESTIONS = {'rbd_concurrent_management_ops': '64'}
+#: Many writes are under way anyhow, so that the cache of librbd only takes memory, and tells
+#: of an error when nobody knows any more what it was about.
+_CACHE = {'rbd_cache': 'false'}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -90,6 +96,10 @@ def _connect(rados: Any, settings: Settings) -> Any:
     for option, seconds in _TIMEOUTS.items():
         if float(client.conf_get(option) or 0) in (0.0, 300.0):
             client.conf_set(option, seconds)
+    for option, value in (*_QUESTIONS.items(), *_CACHE.items()):
+        # Not every release knows all of them.
+        with contextlib.suppress(rados.Error):
+            client.conf_set(option, value)
     try:
         client.connect()
     except rados.Error as error:

@@ -33,10 +33,9 @@ from osc_backup_port.ceph import faults
 #: before a large image was looked through.
 _WINDOW = 64 * units.GIB
 #: The same where each object has to be asked for its snapshots, so that windows
-#: lie side by side: librbd lets go of the interpreter while it asks, and has
-#: only some ten questions under way in each of them.
+#: lie side by side: librbd lets go of the interpreter while it asks.
 _PRECISE_WINDOW = 256 * units.MIB
-_SIDE_BY_SIDE = 4
+_SIDE_BY_SIDE = 8
 #: Objects that are not there are asked too, where that saves a window.
 _SMALL_GAP = 16 * units.MIB
 

@@ -45,7 +45,7 @@ class BackupService:
     caller's role does not allow it.  It may be used by several threads at once.
     """
 
-    def __init__(self, client: typing.Any, project: projects.Project | None = None) -> None:
+    def __init__(self, client: typing.Any, project: resources.Project | None = None) -> None:
         """Take what talks to the service.
 
         :param client: what ``cinder.client.connect`` returns
@@ -57,7 +57,7 @@ class BackupService:
 
     @classmethod
     def from_client_manager(
-        cls, client_manager: typing.Any, project: projects.Project | None = None
+        cls, client_manager: typing.Any, project: resources.Project | None = None
     ) -> 'BackupService':
         """Return the service of a cloud.
 

@@ -18,7 +18,6 @@ In Cinder an imported backup belongs to the project of the token.
 import collections
 import collections.abc
 import contextlib
-import dataclasses
 import typing
 
 from keystoneauth1 import exceptions as keystone_exceptions
@@ -26,6 +25,7 @@ from keystoneauth1 import identity
 from keystoneauth1.identity import generic
 
 from osc_backup_port import errors
+from osc_backup_port.cinder import resources
 
 _LIST = 'openstack project list'
 
@@ -39,20 +39,6 @@ _USER = (
     'default_domain_name',
     'password',
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Project:
-    """One project, and who asks for it."""
-
-    id: str
-    name: str
-    user_id: str
-
-    @property
-    def add_role(self) -> str:
-        """The command that lets the caller import backups into it."""
-        return f'openstack role add --project {self.id} --user {self.user_id} admin'
 
 
 class ProjectAuth(generic.Token):
@@ -89,7 +75,7 @@ class Projects:
             'max_version': '3.latest',
         }
 
-    def find(self, name_or_id: str, domain: str | None = None) -> Project:
+    def find(self, name_or_id: str, domain: str | None = None) -> resources.Project:
         """Return a project that the caller has a role in.
 
         :param domain: name or id of the domain that it is in
@@ -123,7 +109,7 @@ class Projects:
             names = collections.Counter(item['name'] for item in found)
             return {item['id']: item['name'] for item in found if names[item['name']] == 1}
 
-    def auth(self, project: Project) -> identity.BaseIdentityPlugin:
+    def auth(self, project: resources.Project) -> identity.BaseIdentityPlugin:
         """Return what logs in to a project.
 
         With the caller's token, which does for every way to log in; with the password
@@ -143,7 +129,7 @@ class Projects:
                 by_password.get_token(self._session)
                 return by_password
 
-    def _password_auth(self, project: Project) -> identity.BaseIdentityPlugin | None:
+    def _password_auth(self, project: resources.Project) -> identity.BaseIdentityPlugin | None:
         login = self._config.get('auth') or {}
         if self._config.get('auth_type') not in _BY_PASSWORD or not login.get('password'):
             return None
@@ -190,8 +176,8 @@ class Projects:
             return domain
         return str(found[0]['id']) if found else domain
 
-    def _project(self, item: collections.abc.Mapping[str, typing.Any]) -> Project:
-        return Project(item['id'], item['name'], self._session.get_user_id())
+    def _project(self, item: collections.abc.Mapping[str, typing.Any]) -> resources.Project:
+        return resources.Project(item['id'], item['name'], self._session.get_user_id())
 
     def _get(self, path: str, query: dict[str, str]) -> typing.Any:
         return self._session.get(path, params=query, endpoint_filter=self._where).json()

@@ -100,3 +100,17 @@ class Room:
 
     backups: int | None = None
     gigabytes: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Project:
+    """One project, and who asks for it."""
+
+    id: str
+    name: str
+    user_id: str
+
+    @property
+    def add_role(self) -> str:
+        """The command that lets the caller import backups into it."""
+        return f'openstack role add --project {self.id} --user {self.user_id} admin'

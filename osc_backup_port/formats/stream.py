@@ -27,9 +27,11 @@ import stat
 import typing
 from collections.abc import Callable
 
-from osc_backup_port import errors, units
+from osc_backup_port import errors, pipes, units
 
 _ZEROS = bytes(units.MIB)
+#: What is read in smaller pieces goes through a buffer of this size.
+_PIPE_BUFFER = 64 * units.KIB
 
 
 #: Pieces on their way to be hashed, of at most the size of one read or write.
@@ -110,7 +112,7 @@ class Reader:
         checksum: bool = True,
         moved: Callable[[int], None] = lambda count: None,
     ) -> None:
-        self._file = file
+        self._file = _buffered(file)
         self.name = name
         self.position = 0
         self._hash = _Hash(checksum)
@@ -216,6 +218,7 @@ class Writer:
 
     def __init__(self, file: io.RawIOBase, checksum: bool = True) -> None:
         self._file = file
+        pipes.widen(file)
         self._hash = _Hash(checksum)
         self._is_sparse = _can_have_holes(file)
         self.position = 0
@@ -253,6 +256,14 @@ class Writer:
             view = view[self._file.write(view) or 0 :]
         self.position += len(data)
         self.written += len(data)
+
+
+def _buffered(file: io.RawIOBase) -> io.RawIOBase | io.BufferedReader:
+    """Return what gathers the small pieces that a pipe gives into large ones.
+
+    Asked itself for 4 MiB it gets memory for as many each time, and fills some KiB of it.
+    """
+    return io.BufferedReader(file, _PIPE_BUFFER) if pipes.widen(file) else file
 
 
 def _can_have_holes(file: io.RawIOBase) -> bool:

@@ -12,9 +12,10 @@
 
 """The bytes of one backup, out of the cluster and into a stream."""
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 from osc_backup_port import errors, model, progress, record
 from osc_backup_port.ceph import locating, naming
@@ -147,7 +148,7 @@ class _Exporter:
         with self._pool.open(source.image, point) as image:
             layout = image.layout()
             if self._plan.format == incoming.RBD:
-                self._write_all(writer, self._encode_export(layout))
+                self._write_export(writer, layout)
             else:
                 base = self._plan.base.name if self._plan.base else None
                 self._shown.begin('Exporting', layout.size)
@@ -166,13 +167,15 @@ class _Exporter:
             writer.write(piece)
         writer.finish()
 
-    def _encode_export(self, layout: model.ImageLayout) -> Iterator[bytes]:
+    def _write_export(self, writer: stream.Writer, layout: model.ImageLayout) -> None:
         points = self._points()
         self._shown.begin('Exporting', sum(point.size for point in points) or layout.size)
         # After the snapshots comes what HEAD has more than the last of them:
         # nothing, since newer backups are not asked for.
         count = len(points) + 1
-        return rbd_export.encode(layout, count, self._increments(layout, points))
+        # It holds an image open, which is closed here and not whenever it is collected.
+        with contextlib.closing(self._increments(layout, points)) as increments:
+            self._write_all(writer, rbd_export.encode(layout, count, increments))
 
     def _points(self) -> list[model.Snapshot]:
         """Return the snapshots of the chain up to this backup."""
@@ -188,7 +191,7 @@ class _Exporter:
 
     def _increments(
         self, layout: model.ImageLayout, points: list[model.Snapshot]
-    ) -> Iterator[model.Increment]:
+    ) -> Generator[model.Increment, None, None]:
         image_name, last = self._plan.source.image, None
         for point in points:
             with self._pool.open(image_name, point.name) as image:

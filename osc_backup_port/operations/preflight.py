@@ -19,7 +19,7 @@ import typing
 
 from osc_backup_port import errors, record, record_rules, units
 from osc_backup_port.ceph import pool as ceph_pool
-from osc_backup_port.cinder import projects, resources
+from osc_backup_port.cinder import resources
 from osc_backup_port.operations import chain_writer
 
 _SERVICES = 'openstack volume service list --service cinder-backup'
@@ -29,7 +29,7 @@ class Cinder(typing.Protocol):
     """What this needs of the Block Storage service."""
 
     @property
-    def project(self) -> projects.Project | None: ...
+    def project(self) -> resources.Project | None: ...
 
     def check_import(self) -> None: ...
 

@@ -22,7 +22,7 @@ import threading
 import typing
 
 from osc_backup_port import errors, record_rules
-from osc_backup_port.cinder import projects, resources
+from osc_backup_port.cinder import resources
 from osc_backup_port.record import BackupRecord
 from tests.unit import records
 
@@ -55,8 +55,8 @@ class FakeCinder:
         self.slow: set[str] = set()
         self.refuse: dict[str, errors.PortError] = {}
         self.quota = resources.Room()
-        self.project: projects.Project | None = None
-        self.projects: dict[str, projects.Project] = {}
+        self.project: resources.Project | None = None
+        self.projects: dict[str, resources.Project] = {}
         self.is_only_service = True
         self.races = 0
         self.volumes: dict[str, resources.Volume] = {}

@@ -14,7 +14,7 @@ import uuid
 
 import pytest
 
-from osc_backup_port.cinder import projects
+from osc_backup_port.cinder import resources
 from osc_backup_port.record import BackupRecord
 from tests.cinder_contract import CinderContract
 from tests.unit import records
@@ -25,7 +25,7 @@ class TestFakeCinder(CinderContract):
     @pytest.fixture
     def cinder(self) -> FakeCinder:
         made = FakeCinder()
-        made.projects['demo'] = projects.Project('d' * 32, 'demo', 'u' * 32)
+        made.projects['demo'] = resources.Project('d' * 32, 'demo', 'u' * 32)
         return made
 
     @pytest.fixture

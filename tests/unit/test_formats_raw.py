@@ -200,8 +200,12 @@ class Trickle(io.RawIOBase):
     def fileno(self) -> int:
         return self._pipe.fileno()
 
-    def read(self, size: int = -1) -> bytes | None:
-        return self._pipe.read(min(size, self._random.randrange(1, 9)))
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int | None:
+        view = memoryview(buffer)
+        return self._pipe.readinto(view[: self._random.randrange(1, 9)])
 
 
 @pytest.fixture(params=['file', 'pipe', 'trickle', 'part of a file'])

@@ -20,7 +20,7 @@ import typing
 import pytest
 
 from osc_backup_port import errors, record
-from osc_backup_port.cinder import projects, resources
+from osc_backup_port.cinder import resources
 from osc_backup_port.operations import chains as pool_chains
 from osc_backup_port.operations import (
     import_metadata,
@@ -34,8 +34,8 @@ from tests.fakes import ceph as fake_ceph
 from tests.unit import archives, chains, records
 from tests.unit.fake_cinder import FakeCinder, make_chain
 
-DEMO = projects.Project('d' * 32, 'demo', 'u' * 32)
-SHOP = projects.Project('5' * 32, 'shop', 'u' * 32)
+DEMO = resources.Project('d' * 32, 'demo', 'u' * 32)
+SHOP = resources.Project('5' * 32, 'shop', 'u' * 32)
 
 
 @pytest.fixture

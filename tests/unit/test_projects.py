@@ -22,7 +22,7 @@ from keystoneauth1 import session as keystone_session
 from keystoneauth1.identity import generic
 
 from osc_backup_port import errors
-from osc_backup_port.cinder import projects
+from osc_backup_port.cinder import projects, resources
 
 DEMO = {'id': 'd' * 32, 'name': 'demo', 'domain_id': 'default'}
 SHOP = {'id': '5' * 32, 'name': 'shop', 'domain_id': 'default'}
@@ -111,7 +111,7 @@ def no_rescoping(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(kind, 'get_token', get_token)
 
 
-PROJECT = projects.Project(DEMO['id'], 'demo', 'u' * 32)
+PROJECT = resources.Project(DEMO['id'], 'demo', 'u' * 32)
 
 
 @pytest.mark.usefixtures('no_rescoping')
