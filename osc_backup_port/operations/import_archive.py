@@ -16,9 +16,9 @@ import collections
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from osc_backup_port import errors, progress, record
+from osc_backup_port import errors, model, progress, record
 from osc_backup_port.archive import catalog, increments, manifest
 from osc_backup_port.archive import store as archive_store
 from osc_backup_port.ceph import naming
@@ -362,18 +362,20 @@ def _import_increment(
     first = session.resume_at(identity)
     in_parts = first or session.takes_parts(increment)
     write = session.begin(increment, resumed=first > 0)
-    part = _PART if in_parts else len(backup.increment.segments)
-    # What an earlier run wrote is compared as well, so it is read again.
     parts = increments.read_segments(store, backup, 0 if check else first)
-    for done in range(0 if check else first, len(backup.increment.segments), part):
-        some = itertools.islice(parts, part)
-        items = increments.items(backup.increment, some, f'{store.name}/{backup.path}')
-        watched = check.watch(increment.from_snap, items) if check else items
-        if done < first:
-            collections.deque(watched, maxlen=0)
-            continue
-        write(watched)
+
+    def items(count: int) -> Iterator[model.Item]:
+        some = itertools.islice(parts, count)
+        found = increments.items(backup.increment, some, f'{store.name}/{backup.path}')
+        return check.watch(increment.from_snap, found) if check else found
+
+    if check:
+        # What an earlier run wrote is compared as well, so it is read again.
+        collections.deque(items(first), maxlen=0)
+    size = _PART if in_parts else len(backup.increment.segments)
+    for done in range(first, len(backup.increment.segments), size):
+        write(items(size))
         if in_parts:
-            session.note_parts(identity, done + part)
+            session.note_parts(identity, done + size)
     session.commit(increment, step.is_wanted)
     step.image_result = IMPORTED if step.is_wanted else 'passed through'

@@ -21,7 +21,7 @@ import pytest
 
 from osc_backup_port import errors
 from osc_backup_port.archive import store
-from osc_backup_port.operations import import_archive
+from osc_backup_port.operations import image_session, import_archive
 from tests.fakes import ceph as fake_ceph
 from tests.fakes import rbd
 from tests.unit import archives, chains
@@ -92,22 +92,49 @@ def test_a_write_that_went_wrong_leaves_nothing(
 
 
 def test_what_a_killed_run_wrote_is_read_back_too(
-    bring: Import, target: fake_ceph.Cluster, monkeypatch: pytest.MonkeyPatch
+    chain: chains.Chain,
+    target: fake_ceph.Cluster,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Also where that one noted its work in other parts."""
+    monkeypatch.setattr('osc_backup_port.archive.manifest.SEGMENT_SIZE', 70_000)
+    where, there = store.Folder(tmp_path), FakeCinder()
+    archives.create(archives.with_metadata(chain), chain.cluster, where, [IDS[2]])
+    writes, write = [0], rbd.Image.aio_write
+
+    def dies_at(number: int) -> collections.abc.Callable[..., Any]:
+        def aio_write(self: rbd.Image, data: bytes, offset: int, *more: Any) -> Any:
+            writes[0] += 1
+            if writes[0] == number:
+                target.hook = lambda what: 5
+            return write(self, data, offset, *more)
+
+        return aio_write
+
+    resumed = []
+    begin = image_session.Session.begin
+
+    def watched(self: image_session.Session, increment: Any, is_resumed: bool) -> Any:
+        resumed.append(is_resumed)
+        return begin(self, increment, is_resumed)
+
+    monkeypatch.setattr(
+        image_session.Session, 'begin', lambda s, i, resumed: watched(s, i, resumed)
+    )
     monkeypatch.setattr(import_archive, '_PART', 1)
-    there, seen = FakeCinder(), [0]
-
-    def hook(what: str) -> int:
-        seen[0] += 1
-        return 5 if seen[0] >= 60 else 0
-
-    target.hook = hook
+    monkeypatch.setattr(rbd.Image, 'aio_write', dies_at(8))
     with contextlib.suppress(errors.PortError):
-        bring(there, target)
+        archives.import_(there, target, where, verify=True)
     target.hook = lambda what: 0
     target.forget_clients()
+    monkeypatch.setattr(import_archive, '_PART', 2)
 
-    steps = bring(there, target)
+    steps = archives.import_(there, target, where, verify=True)
 
+    assert True in resumed
     assert {step.image_result for step in steps} <= {'imported', 'already there'}
+    assert archives.contents(target) == {
+        chains.snapshot(number): content for number, content in enumerate(chain.contents)
+    }
     assert set(there.rows) == set(IDS[:3])
