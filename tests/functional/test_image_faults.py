@@ -15,12 +15,15 @@
 import collections.abc
 import contextlib
 import dataclasses
+import fcntl
 import functools
 import os
 import pathlib
 import shlex
 import signal
 import subprocess
+import sys
+import termios
 import time
 import typing
 
@@ -301,10 +304,17 @@ def half_done(
         assert process.stdin is not None
         process.stdin.write(content[: len(content) // 2])
         process.stdin.flush()
+        while _waiting_bytes(process.stdin) and process.poll() is None:
+            time.sleep(0.01)
         try:
             yield process
         finally:
             process.kill()
+
+
+def _waiting_bytes(pipe: typing.IO[bytes]) -> int:
+    """Return how much of what was written to a pipe nobody has read yet."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 def ended(process: 'subprocess.Popen[bytes]', timeout: float = 60) -> str:
