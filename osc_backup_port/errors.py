@@ -77,10 +77,6 @@ class OutcomeUnknown(CinderError):
     """The service failed, or was lost, on the way: it may have done it or not."""
 
 
-class Interrupted(PortError):
-    """A signal asked us to stop."""
-
-
 class SomeFailed(PortError):
     """Some objects of a request failed, and the others were done.
 
@@ -90,3 +86,11 @@ class SomeFailed(PortError):
     def __init__(self, summary: str, failures: Sequence[str]) -> None:
         self.failures = list(failures)
         super().__init__('\n'.join([summary, *self.failures]))
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked us to stop; undo what is half done, and do nothing else.
+
+    It is none of the errors above, and no ``Exception``: what goes on after an error of one
+    object, in this package and in the libraries it uses, must not go on after this one.
+    """

@@ -166,8 +166,6 @@ def find(cinder: Cinder, pool: ceph_pool.Pool, records: Records, single: bool = 
         try:
             parent = records.found.get(item.parent_id or '')
             locations[item.id] = locating.locate(pool, item, parent)
-        except errors.Interrupted:
-            raise
         except errors.PortError as error:
             failures[item.id] = error
     if not single:
@@ -182,8 +180,6 @@ def find(cinder: Cinder, pool: ceph_pool.Pool, records: Records, single: bool = 
     for group in groups.values():
         try:
             chains.append(_chain(cinder, pool, group, single))
-        except errors.Interrupted:
-            raise
         except errors.PortError as error:
             failures.update((item.id, error) for item, _location in group)
     return Found(chains, failures)

@@ -127,7 +127,7 @@ def plan(
     for chain in found.chains:
         try:
             planned.images.append(_plan_image(store, chain))
-        except (errors.Interrupted, errors.ForgedArchive):
+        except errors.ForgedArchive:
             raise
         except errors.PortError as error:
             planned.failures.update((point.record.id, error) for point in chain.points)
@@ -150,7 +150,7 @@ def _each_image(planned: Plan, work: collections.abc.Callable[[ImagePlan], None]
     for image in planned.images:
         try:
             work(image)
-        except (errors.Interrupted, errors.ForgedArchive):
+        except errors.ForgedArchive:
             raise
         except errors.PortError as error:
             image.fail(error)

@@ -182,7 +182,7 @@ def _new(
             opened.finish()
         lock.check()
         pool.rename(part, name)
-    except errors.PortError as error:
+    except BaseException as error:
         if isinstance(error, errors.InvalidInput) or (opened and opened.is_refused):
             pool.remove(part)
         raise

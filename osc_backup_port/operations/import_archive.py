@@ -246,8 +246,6 @@ def _obstacle(
         if step.is_wanted:
             catalog.check_record(backup.path, image.name, backup.increment.size, backup.record)
             volume_metadata.check(pool, backup.id, _metadata(step, options))
-    except errors.Interrupted:
-        raise
     except errors.PortError as error:
         return error
     return None
@@ -307,8 +305,6 @@ def run(
             for step in image.steps:
                 if step.is_wanted:
                     volume_metadata.store(pool, step.backup.id, _metadata(step, options))
-        except errors.Interrupted:
-            raise
         except errors.PortError as error:
             image.fail(error, FAILED)
     import_metadata.run(planned.records, options)

@@ -163,8 +163,6 @@ def _place(
     for step in steps:
         try:
             step.cinder = places.service_for(step.record)
-        except errors.Interrupted:
-            raise
         except errors.PortError as error:
             obstacles[str(error)] = error
             step.is_placed = False
@@ -243,8 +241,6 @@ def _run_some(steps: collections.abc.Sequence[Step], options: Options, wait: boo
             continue
         try:
             _finish(step, _wait(step, deadline), options)
-        except errors.Interrupted:
-            raise
         except errors.PortError as error:
             step.fail(error)
 
@@ -304,8 +300,6 @@ def _remove(step: Step, options: Options) -> None:
             step.cinder.delete(step.record.id, options.timeout)
         else:
             step.action = 'wait'
-    except errors.Interrupted:
-        raise
     except errors.PortError as error:
         step.fail(error)
 

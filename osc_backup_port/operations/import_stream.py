@@ -92,7 +92,7 @@ class _Receiver:
             cut = self._receive_image(name, group)
             found += [cut] if cut else []
             self._import_records()
-        except (errors.Interrupted, errors.ForgedArchive, errors.NotPermitted):
+        except (errors.ForgedArchive, errors.NotPermitted):
             raise
         except errors.PortError as error:
             found.append(error)
@@ -167,8 +167,6 @@ class _Receiver:
         first = next(parts, None)
         try:
             item = self._check_record(increment)
-        except errors.Interrupted:
-            raise
         except errors.PortError:
             session.is_refused = True
             raise

@@ -285,8 +285,6 @@ class _Mover:
         """Move one chain; an error goes to its steps."""
         try:
             self._move(chain)
-        except errors.Interrupted:
-            raise
         except errors.PortError as error:
             for step in chain.steps:
                 step.error = step.error or error

@@ -87,8 +87,6 @@ class Places:
         if project not in self._known:
             try:
                 found = self._cinder.in_project(project, self._placement.project_domain)
-            except errors.Interrupted:
-                raise
             except errors.PortError as error:
                 found = error
             self._known[project] = found

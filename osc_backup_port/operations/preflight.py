@@ -88,8 +88,6 @@ def _look(
     """Tell whether nothing stands in the way; add what does to *obstacles*."""
     try:
         look(*arguments)
-    except errors.Interrupted:
-        raise
     except errors.PortError as error:
         obstacles.append(error)
         return False
@@ -137,8 +135,6 @@ def _check_driver(need: Need, notes: list[str]) -> None:
     items = need.new + need.others
     try:
         driver = need.cinder.driver()
-    except errors.Interrupted:
-        raise
     except errors.PortError as error:
         notes.append(f'{_unknown_driver(items)} {error.problem}')
         return
@@ -205,8 +201,6 @@ def _check_quota(need: Need, notes: list[str]) -> None:
     target = project.id if project else '<project>'
     try:
         room = need.cinder.room()
-    except errors.Interrupted:
-        raise
     except errors.PortError as error:
         notes.append(f'Whether the quota of {where} has room is not known. {error.problem}')
         return

@@ -42,7 +42,7 @@ def each(
         for future in [pool.submit(function, item) for item in items]:
             try:
                 results.append(future.result())
-            except (errors.Interrupted, errors.NotPermitted):
+            except errors.NotPermitted:
                 raise
             except errors.PortError as error:
                 results.append(error)

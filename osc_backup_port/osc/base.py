@@ -60,6 +60,9 @@ class CommandMixin:
             if self._failure is not None:
                 raise self._failure
             return code
+        except errors.Interrupted as stopped:
+            hint = 'Run the same command again to start over.'
+            raise osc_exceptions.CommandError(f'{stopped}\n{hint}') from stopped
         except errors.PortError as error:
             raise osc_exceptions.CommandError(str(error)) from error
         except OSError as error:
@@ -172,9 +175,7 @@ def _signals_as_errors() -> collections.abc.Iterator[None]:
         seen += 1
         name = signal.Signals(number).name
         if seen == 1:
-            raise errors.Interrupted(
-                f'Stopped by {name}.', 'Run the same command again to start over.'
-            )
+            raise errors.Interrupted(f'Stopped by {name}.')
         os.write(2, f'{name}: cleaning up; once more to leave at once.\n'.encode())
         signal.signal(number, signal.SIG_DFL)
 

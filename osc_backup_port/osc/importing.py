@@ -92,8 +92,6 @@ def _project_names(cinder: 'backups.BackupService') -> dict[str, str]:
 
     try:
         return cinder.project_names()
-    except errors.Interrupted:
-        raise
     except errors.PortError as error:
         # The file may name all of them by their IDs.
         LOG.warning('The names of the projects are not known. %s', error.problem)

@@ -464,6 +464,23 @@ class TestImport:
         assert shell.cluster.dump() == {'images': {}, 'objects': {}}
 
 
+def test_a_signal_is_not_lost_in_a_library_that_goes_on_after_errors(
+    shell: Shell, cinder: FakeCinder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = FakeCinder.find
+
+    def find(self: FakeCinder, name: str) -> Any:
+        with contextlib.suppress(Exception):
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(self, name)
+
+    monkeypatch.setattr(FakeCinder, 'find', find)
+
+    message = shell.fail(image.ExportBackupImage, 'x', '--file', '/nowhere')
+
+    assert message == 'Stopped by SIGINT.\nRun the same command again to start over.'
+
+
 def test_every_error_of_ours_becomes_one_message(
     shell: Shell, cinder: FakeCinder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
