@@ -16,6 +16,8 @@ import collections.abc
 import io
 import pathlib
 
+import zstandard
+
 from osc_backup_port import errors, progress
 from osc_backup_port.archive import catalog, store, tar_stream
 from osc_backup_port.operations import chains as pool_chains
@@ -34,6 +36,12 @@ from tests.unit.fake_cinder import FakeCinder
 SILENT = progress.Silent()
 OPTIONS = import_metadata.Options(changes=rewriting.Rewriting('backups'))
 META = b'{"version": 2, "volume-base-metadata": {}}'
+
+
+def expand(frames: bytes) -> bytes:
+    """Return what ``zstd -dc`` makes of *frames*."""
+    with zstandard.ZstdDecompressor().stream_reader(frames, read_across_frames=True) as reader:
+        return reader.read()
 
 
 def with_metadata(chain: chains.Chain) -> FakeCinder:

@@ -13,13 +13,13 @@
 """What goes into an archive comes out of it: folder, stream, object store."""
 
 import pathlib
-import sys
 import uuid
 
 import pytest
+import zstandard
 
 from osc_backup_port import errors
-from osc_backup_port.archive import catalog, remote_store, store
+from osc_backup_port.archive import catalog, remote_store, segments, store
 from osc_backup_port.formats import incoming, rbd_diff, stream
 from osc_backup_port.operations import extract_archive, verify_archive
 from tests.fakes import ceph as fake_ceph
@@ -27,11 +27,6 @@ from tests.fakes import rbd
 from tests.unit import archives, chains, streams
 from tests.unit.chains import BASE, IDS
 from tests.unit.fake_cinder import FakeCinder
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 
 @pytest.fixture
@@ -267,7 +262,7 @@ def test_segments_by_hand(
         folder = tmp_path / BASE / f'{number}-{IDS[number]}'
         pieces = sorted(folder.glob('*.rbd-diff.zst'))
         assert len(pieces) > 2
-        raw = zstd.decompress(b''.join(path.read_bytes() for path in pieces))
+        raw = archives.expand(b''.join(path.read_bytes() for path in pieces))
         increment = rbd_diff.read(streams.reader(raw))
         assert increment.to_snap == chains.snapshot(number)
         before = chains.blocks_of(chains.SIZE, list(increment.items), before)
@@ -300,3 +295,12 @@ def test_a_head_without_snapshots_stands_in_the_way(
         archives.import_(there, target, where)
     assert not there.calls
     target.close()
+
+
+def test_a_frame_that_does_not_tell_its_size() -> None:
+    """Such are made by those who compress from a pipe."""
+    raw = b'rbd diff v1\n' * 1000
+    frame = zstandard.ZstdCompressor(write_content_size=False).compress(raw)
+    assert segments.expand(frame, '00000.rbd-diff.zst', len(raw), 'x') == raw
+    with pytest.raises(errors.InvalidInput, match='x: is not one whole zstd frame'):
+        segments.expand(frame, '00000.rbd-diff.zst', len(raw) - 1, 'x')

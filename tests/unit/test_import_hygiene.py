@@ -27,7 +27,7 @@ import pytest
 GROUP = 'openstack.volume.v3'
 PACKAGE = 'osc_backup_port'
 # Heavy, or not there on every machine.
-NOT_AT_START = {'cinderclient', 'fsspec', 'rados', 'rbd', 'rich', 'zstandard', 'zstd'}
+NOT_AT_START = {'cinderclient', 'fsspec', 'rados', 'rbd', 'rich', 'zstandard'}
 
 # Runs the shell, then reports on stderr what of ours was imported, and which of
 # the libraries above were asked for by a module of ours. Somebody else's import
