@@ -34,6 +34,9 @@ _ZEROS = bytes(units.MIB)
 _PIPE_BUFFER = 64 * units.KIB
 
 
+#: What is written to a file goes to its disk in steps of this size.
+_FLUSH_STEP = 32 * units.MIB
+
 #: Pieces on their way to be hashed, of at most the size of one read or write.
 _HASH_AHEAD = 4
 #: What is smaller is put together first: a piece costs a change of threads.
@@ -221,6 +224,7 @@ class Writer:
         pipes.widen(file)
         self._hash = _Hash(checksum)
         self._is_sparse = _can_have_holes(file)
+        self._flushed = 0
         self.position = 0
         self.written = 0
 
@@ -256,6 +260,16 @@ class Writer:
             view = view[self._file.write(view) or 0 :]
         self.position += len(data)
         self.written += len(data)
+        if self._is_sparse and self.position - self._flushed >= _FLUSH_STEP:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Let the kernel begin to write what it keeps, and let go of what it has written.
+
+        Else all of that waits for the end, and what others need is pushed out of the memory.
+        """
+        os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        self._flushed = self.position
 
 
 def _buffered(file: io.RawIOBase) -> io.RawIOBase | io.BufferedReader:

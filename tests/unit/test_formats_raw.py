@@ -261,3 +261,25 @@ def test_holes_are_passed_over_up_to_the_limit(tmp_path: pathlib.Path) -> None:
         assert reads.skip_hole(2 * units.MIB) == units.MIB - 65536 - 4096
         assert reads.skip_hole(1) == 0
         assert reads.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_file_goes_to_its_disk_while_it_is_written(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, '_FLUSH_STEP', 2 * units.MIB)
+    sizes: list[int] = []
+
+    def advise(descriptor: int, offset: int, length: int, advice: int) -> None:
+        assert (offset, length, advice) == (0, 0, os.POSIX_FADV_DONTNEED)
+        sizes.append(os.fstat(descriptor).st_size)
+
+    monkeypatch.setattr(os, 'posix_fadvise', advise)
+    with io.FileIO(tmp_path / 'image', 'w+') as file:
+        writer = stream.Writer(file, False)
+        for _ in range(5):
+            writer.write(bytes(units.MIB))
+        writer.write_zeros(16 * units.MIB)
+        writer.write(b'x')
+        file.seek(0)
+        assert file.read() == bytes(21 * units.MIB) + b'x'
+    assert sizes == [2 * units.MIB, 4 * units.MIB, 21 * units.MIB + 1]

@@ -53,13 +53,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print('bench: stopped; what it made is taken away', file=sys.stderr)
         code = 130
-    if options.json and results:
-        whole = not options.only and not code
-        kept = report.keep(options.json, _machine(), results, whole)
-        table = options.json.with_name(f'{options.json.stem}-table.txt')
-        table.write_text(tables.render(kept))
-        print(f'kept in {options.json} and {table}')
+    except BaseException:
+        code = 1
+        raise
+    finally:
+        # Hours of measuring are not lost by what goes wrong at the end.
+        if options.json and results:
+            _keep(options.json, results, not options.only and not code)
     return code
+
+
+def _keep(path: Path, results: list[dict[str, Any]], is_whole: bool) -> None:
+    kept = report.keep(path, _machine(), results, is_whole)
+    table = path.with_name(f'{path.stem}-table.txt')
+    table.write_text(tables.render(kept))
+    print(f'kept in {path} and {table}')
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -85,7 +85,7 @@ class Growth:
 
     def _with_data(self) -> Iterator[tuple[int, Run, Run | None]]:
         amount = 1
-        while amount <= self._largest and self._has_room(amount * GIB // 4):
+        while amount <= self._largest and self._has_room(amount * GIB // 8):
             chain = data.name_chain(f'grown {amount}', amount * GIB)
             try:
                 with self._source.compressing():
