@@ -23,10 +23,12 @@ class Location:
     """Where the bytes of a backup are.
 
     :param snapshot: None where the image holds nothing but this backup
+    :param chain: the snapshots of all backups on the image, in the order in which they were made
     """
 
     image: str
     snapshot: model.Snapshot | None
+    chain: tuple[model.Snapshot, ...]
 
 
 def locate(
@@ -45,14 +47,14 @@ def locate(
     found = {name: _snapshots(where, name) for name in candidates(backup, parent)}
     there = {name: snapshots for name, snapshots in found.items() if snapshots is not None}
     matches = [
-        Location(name, snapshot)
+        Location(name, snapshot, tuple(snapshots))
         for name, snapshots in there.items()
         for snapshot in snapshots
         if naming.backup_of_snapshot(snapshot.name) == backup.id
     ]
     if not matches:
         matches = [
-            Location(name, None)
+            Location(name, None, ())
             for name, snapshots in there.items()
             if _is_whole_image(backup, name, snapshots)
         ]

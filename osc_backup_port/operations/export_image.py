@@ -68,16 +68,12 @@ def plan(
     :raises InvalidInput: the options contradict what is there
     """
     source = locating.locate(pool, backup, parent)
-    base = _find_base(pool, source, backup.id, from_backup) if from_backup else None
+    base = _find_base(source, backup.id, from_backup) if from_backup else None
     return Plan(backup.id, source, base, image_format)
 
 
-def _find_base(
-    pool: ceph_pool.Pool, source: locating.Location, backup_id: str, from_backup: str
-) -> model.Snapshot:
-    with pool.open(source.image) as image:
-        snapshots = image.snapshots()
-    for snapshot in snapshots:
+def _find_base(source: locating.Location, backup_id: str, from_backup: str) -> model.Snapshot:
+    for snapshot in source.chain:
         if naming.backup_of_snapshot(snapshot.name) == from_backup:
             if source.snapshot is None or snapshot.id >= source.snapshot.id:
                 raise errors.InvalidInput(
@@ -86,7 +82,7 @@ def _find_base(
                     'Exchange the two, or leave --from-backup out.',
                 )
             return snapshot
-    there = ', '.join(snapshot.name for snapshot in snapshots) or 'none'
+    there = ', '.join(snapshot.name for snapshot in source.chain) or 'none'
     raise errors.InvalidInput(
         f'Backup {from_backup} has no snapshot on image {source.image}, which holds backup '
         f'{backup_id}; there: {there}.',
@@ -179,15 +175,8 @@ class _Exporter:
 
     def _points(self) -> list[model.Snapshot]:
         """Return the snapshots of the chain up to this backup."""
-        source = self._plan.source
-        if source.snapshot is None:
-            return []
-        with self._pool.open(source.image) as image:
-            return [
-                snapshot
-                for snapshot in image.snapshots()
-                if naming.backup_of_snapshot(snapshot.name) and snapshot.id <= source.snapshot.id
-            ]
+        last = self._plan.source.snapshot
+        return [point for point in self._plan.source.chain if last and point.id <= last.id]
 
     def _increments(
         self, layout: model.ImageLayout, points: list[model.Snapshot]
