@@ -137,12 +137,14 @@ def test_one_broken_chain_among_several(
     dst: shell.Cloud,
     pool: ceph.Pool,
     resources: Resources,
+    filled: chains.Chain,
     tmp_path: pathlib.Path,
 ) -> None:
     """It is named, the exit code is 1, and the others are there."""
     source, archive = ceph.backup_pool(src), tmp_path / 'archive'
     whole, broken, spoilt = (chains.make_chain(src, resources, 2) for _ in range(3))
-    for chain in (whole, broken, spoilt):
+    # --all has the chain that all tests share, too.
+    for chain in (whole, broken, spoilt, filled):
         chains.forget(dst, resources, chain)
     source.rbd('rename', broken.image, f'aside.{broken.image}')
     try:
