@@ -134,6 +134,15 @@ class BackupRecord:
         """Size of the volume in GiB."""
         return int(self.fields['size'])
 
+    def fits(self, image_size: int) -> bool:
+        """Tell whether an image of *image_size* bytes can hold the data of this backup.
+
+        Cinder rounds the size of a volume up to whole GiB: an image that it took over with
+        ``cinder manage`` may have any size.  Source: ``cinder/volume/drivers/rbd.py``,
+        ``manage_existing_get_size``.
+        """
+        return -(-image_size // units.GIB) == self.size
+
     @property
     def service(self) -> str | None:
         return self._text('service')

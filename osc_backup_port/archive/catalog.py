@@ -234,7 +234,7 @@ def check_record(where: str, image: str, size: int, item: record.BackupRecord) -
     is_fallback = image == naming.legacy_image(item) and base.startswith(mine)
     if base != image and not is_fallback:
         raise sealed.damaged(f'{where}/{names.RECORD}', f'names image {item.base_image}')
-    if size != item.size * units.GIB:
+    if not item.fits(size):
         raise sealed.damaged(
             f'{where}/{names.RECORD}',
             f'says {item.size} GiB, and the image has {size} bytes',

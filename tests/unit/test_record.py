@@ -59,6 +59,21 @@ def test_properties() -> None:
     assert record.is_ceph
 
 
+@pytest.mark.parametrize(
+    ('image_size', 'expected'),
+    [
+        (2 << 30, True),
+        ((1 << 30) + 1, True),
+        ((1536 << 20) + 12345, True),
+        (1 << 30, False),
+        ((2 << 30) + 1, False),
+        (0, False),
+    ],
+)
+def test_the_size_is_rounded_up_to_whole_gib(image_size: int, expected: bool) -> None:
+    assert records.make_record(size=2).fits(image_size) is expected
+
+
 def test_line_ends_are_taken_out() -> None:
     record = records.make_record()
     wrapped = '\r\n'.join(
