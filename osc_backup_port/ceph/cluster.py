@@ -43,6 +43,11 @@ class Settings:
     conf: str | None = None
     user: str | None = None
 
+    @property
+    def client_id(self) -> str:
+        """The user without "client.", as librados and ``--id`` take it."""
+        return (self.user or 'admin').removeprefix('client.')
+
 
 @contextlib.contextmanager
 def open_pool(settings: Settings, name: str) -> Iterator[pool.Pool]:
@@ -87,7 +92,7 @@ def _bindings() -> tuple[types.ModuleType, types.ModuleType]:
 def _connect(rados: Any, settings: Settings) -> Any:
     where = _describe(settings)
     try:
-        client = rados.Rados(conffile=settings.conf or '', rados_id=settings.user or 'admin')
+        client = rados.Rados(conffile=settings.conf or '', rados_id=settings.client_id)
     except rados.Error as error:
         raise errors.CephError(
             f'{where}: the configuration cannot be read: {error}.',
@@ -111,7 +116,7 @@ def _connect(rados: Any, settings: Settings) -> Any:
 
 
 def _advice(rados: Any, error: Exception, settings: Settings) -> str:
-    user = settings.user or 'admin'
+    user = settings.client_id
     if isinstance(error, rados.PermissionError | rados.PermissionDeniedError):
         return (
             f'The cluster refuses the key of client.{user}. Compare the keyring with: '
@@ -128,7 +133,7 @@ def _advice(rados: Any, error: Exception, settings: Settings) -> str:
 
 def _describe(settings: Settings) -> str:
     conf = settings.conf or 'the default ceph.conf'
-    return f'Ceph cluster of {conf} as client.{settings.user or "admin"}'
+    return f'Ceph cluster of {conf} as client.{settings.client_id}'
 
 
 def _no_such_pool(client: Any, name: str, settings: Settings) -> errors.NotFound:

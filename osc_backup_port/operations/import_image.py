@@ -208,7 +208,6 @@ class _Import:
         size = self._backup.size * units.GIB
         arriving = incoming.open_stream(self._reader, size)
         self.format = arriving.format
-        self._shown.begin('Importing', size if arriving.count == 1 else None)
         if self._pool.has_image(self._name):
             self._add_to_image(arriving, lock)
         else:
@@ -251,6 +250,7 @@ class _Import:
         for increment in arriving.increments:
             snapshot = self._snapshot_for(increment, arriving)
             self._check_size(increment, snapshot)
+            self._shown.begin('Importing', increment.size)
             if self.verify and snapshot is not None:
                 self._add_and_compare(writer, increment, snapshot)
             else:

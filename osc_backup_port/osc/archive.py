@@ -103,7 +103,9 @@ class CreateBackupArchive(cloud.CloudCommand, base.ColumnsBesideData, command.Li
         failed = [*((None, error) for error in unfound), *planned.findings()]
         if failed:
             total = len(unfound) + len(planned.failures) + len(planned.steps)
-            self.fail_after_output(failures.some_failed(total, failed, 'added'))
+            self.fail_after_output(
+                failures.some_failed(total, failed, 'added', parsed_args.dry_run)
+            )
         return _created(planned.steps)
 
 
@@ -219,12 +221,13 @@ class ImportBackupArchive(cloud.CloudCommand, command.Lister):
             planned = import_archive.plan(cinder, pool, contents, parsed_args.backups, options)
             for note in planned.records.notes:
                 shown.say(note)
-            if not planned.records.obstacles and not parsed_args.dry_run:
+            is_started = not planned.records.obstacles and not parsed_args.dry_run
+            if is_started:
                 store = archive_place.open_store(parsed_args.archive)
                 bounds = transfer_options.shared(parsed_args)
                 verify = parsed_args.verify
                 import_archive.run(cinder, pool, store, planned, options, shown, bounds, verify)
-        return self._tell(planned.steps, planned.findings(), parsed_args.dry_run)
+        return self._tell(planned.steps, planned.findings(), parsed_args.dry_run, is_started)
 
     def _import_stream(self, parsed_args: argparse.Namespace) -> Columns:
         from osc_backup_port.operations import import_stream
@@ -257,11 +260,12 @@ class ImportBackupArchive(cloud.CloudCommand, command.Lister):
         steps: collections.abc.Sequence[typing.Any],
         findings: collections.abc.Sequence[errors.PortError],
         is_dry_run: bool = False,
+        is_started: bool = True,
     ) -> Columns:
         """Return the rows; each error is told once, after them."""
         if findings:
             told = list(dict.fromkeys(str(error) for error in findings))
-            summary = 'In the way:' if is_dry_run else 'Not all backups could be imported:'
+            summary = failures.heading('imported', is_dry_run, is_started)
             self.fail_after_output(errors.SomeFailed(summary, told))
         return _imported(steps, is_dry_run)
 

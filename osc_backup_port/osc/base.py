@@ -61,7 +61,7 @@ class CommandMixin:
                 raise self._failure
             return code
         except errors.Interrupted as stopped:
-            hint = 'Run the same command again to start over.'
+            hint = 'Run the same command again: completed work is kept.'
             raise osc_exceptions.CommandError(f'{stopped}\n{hint}') from stopped
         except errors.PortError as error:
             raise osc_exceptions.CommandError(str(error)) from error

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         '--ceph-user',
         metavar='<user>',
-        help='User of the cluster, without "client." (default: admin)',
+        help='User of the cluster, with or without "client." (default: admin)',
     )
     group.add_argument(
         '--ceph-pool',

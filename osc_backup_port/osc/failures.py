@@ -20,10 +20,21 @@ from osc_backup_port import errors
 _MOST_IDS = 10
 
 
+def heading(verb: str, is_dry_run: bool, is_started: bool = True) -> str:
+    """Return what goes above a list of errors.
+
+    :param is_started: False: the errors were found before anything was changed
+    """
+    if is_dry_run:
+        return 'In the way:'
+    return f'Not all backups could be {verb}:' if is_started else f'Nothing was {verb}:'
+
+
 def some_failed(
     total: int,
     failures: collections.abc.Sequence[tuple[str | None, errors.PortError]],
     verb: str,
+    is_dry_run: bool = False,
 ) -> errors.PortError:
     """Return one error for many, which tells each thing once.
 
@@ -43,4 +54,5 @@ def some_failed(
         hint = group[0][1].hint
         if hint and hint not in told:
             told.append(hint)
-    return errors.SomeFailed(f'{len(failures)} of {total} backups could not be {verb}:', told)
+    count = f'{len(failures)} of {total} backups could not be {verb}:'
+    return errors.SomeFailed(heading(verb, True) if is_dry_run else count, told)

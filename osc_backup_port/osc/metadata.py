@@ -171,9 +171,12 @@ class ImportBackupMetadata(cloud.CloudCommand, command.Lister):
         ]
         if plan.obstacles:
             told = [str(error) for error in plan.findings()]
-            self.fail_after_output(errors.SomeFailed('Nothing was imported:', told))
+            summary = failures.heading('imported', parsed_args.dry_run, is_started=False)
+            self.fail_after_output(errors.SomeFailed(summary, told))
         elif failed:
-            self.fail_after_output(failures.some_failed(len(steps), failed, 'imported'))
+            self.fail_after_output(
+                failures.some_failed(len(steps), failed, 'imported', parsed_args.dry_run)
+            )
         return _HEADINGS, [
             (
                 step.record.id,

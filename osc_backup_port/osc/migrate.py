@@ -22,6 +22,7 @@ from osc_backup_port import errors, units
 from osc_backup_port.osc import (
     ceph_options,
     cloud,
+    failures,
     importing,
     progress_bar,
     selecting,
@@ -95,16 +96,18 @@ class MigrateBackup(cloud.CloudCommand, command.Lister):
             for note in planned.records.notes:
                 shown.say(note)
             findings = planned.findings()
+            is_started = not findings and not parsed_args.dry_run
             if parsed_args.dry_run:
                 migrate.estimate(clouds, planned)
-            elif not findings:
+            elif is_started:
                 bounds = transfer_options.shared(parsed_args)
                 migrate.run(clouds, planned, options, parsed_args.verify, shown, bounds)
                 findings = planned.findings()
         self._summary = _summary(parsed_args, planned, findings)
         if findings:
             told = list(dict.fromkeys(str(error) for error in findings))
-            self.fail_after_output(errors.SomeFailed('Not all backups could be migrated:', told))
+            summary = failures.heading('migrated', parsed_args.dry_run, is_started)
+            self.fail_after_output(errors.SomeFailed(summary, told))
         return _columns(planned)
 
     def produce_output(

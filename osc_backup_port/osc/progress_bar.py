@@ -16,6 +16,7 @@ import argparse
 import collections.abc
 import contextlib
 import sys
+import threading
 import time
 import typing
 
@@ -45,96 +46,135 @@ def shown(wanted: bool) -> collections.abc.Iterator[progress.Progress]:
         lines.end()
 
 
-class _Lines:
-    """One line each few seconds, for logs."""
+class _Count:
+    """How far one part of the work is; each part begins at nothing.
 
-    def __init__(self, interval: float | None) -> None:
+    Several threads may advance it.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        total: int | None,
+        clock: collections.abc.Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.what = what
+        self.total = total
+        self.moved = self.skipped = 0
+        self._clock = clock
+        self._started = clock()
+        self._mutex = threading.Lock()
+
+    def advance(self, moved: int, skipped: int) -> None:
+        with self._mutex:
+            self.moved += moved
+            self.skipped += skipped
+
+    @property
+    def done(self) -> int:
+        return self.moved + self.skipped
+
+    @property
+    def seconds(self) -> float:
+        return max(self._clock() - self._started, 0.001)
+
+    @property
+    def rate(self) -> str:
+        """What was moved in a second, on average; what was skipped took no moving."""
+        return f'{units.human_size(self.moved / self.seconds)}/s'
+
+    def __str__(self) -> str:
+        share = f' of {units.human_size(self.total)}' if self.total else ''
+        return (
+            f'{self.what}: {units.human_size(self.done)}{share}, '
+            f'{units.human_size(self.moved)} moved at {self.rate}, '
+            f'{units.human_size(self.skipped)} skipped{self._time_left()}'
+        )
+
+    def _time_left(self) -> str:
+        if not self.total or not 0 < self.done < self.total:
+            return ''
+        return f', {self.seconds * (self.total - self.done) / self.done:.0f} s left'
+
+
+class _Lines:
+    """One line each few seconds, for logs.
+
+    :param interval: seconds; None: only what is said
+    """
+
+    def __init__(
+        self,
+        interval: float | None,
+        clock: collections.abc.Callable[[], float] = time.monotonic,
+    ) -> None:
         self._interval = interval
-        self._started = self._next = time.monotonic()
-        self._what = ''
-        self._total: int | None = None
-        self._moved = self._skipped = 0
+        self._clock = clock
+        self._next = 0.0
+        self._count: _Count | None = None
 
     def begin(self, what: str, total: int | None) -> None:
         self.end()
-        self._what, self._total = what, total
-        self._moved = self._skipped = 0
-        self._started = time.monotonic()
-        self._next = self._started + (self._interval or 0)
+        self._count = _Count(what, total, self._clock)
+        self._next = self._clock() + (self._interval or 0)
 
     def advance(self, moved: int, skipped: int = 0) -> None:
-        self._moved += moved
-        self._skipped += skipped
-        if self._interval is not None and time.monotonic() >= self._next:
-            self._next = time.monotonic() + self._interval
-            self._print()
+        if self._count is None:
+            return
+        self._count.advance(moved, skipped)
+        if self._interval is not None and self._clock() >= self._next:
+            self._next = self._clock() + self._interval
+            self.say(str(self._count))
 
     def say(self, line: str) -> None:
         sys.stderr.write(f'{line}\n')
 
     def end(self) -> None:
-        if self._interval is not None and self._what:
-            self._print()
-
-    def _print(self) -> None:
-        seconds = max(time.monotonic() - self._started, 0.001)
-        done = self._moved + self._skipped
-        share = f' of {units.human_size(self._total)}' if self._total else ''
-        self.say(
-            f'{self._what}: {units.human_size(done)}{share}, '
-            f'{units.human_size(self._moved)} moved at {units.human_size(self._moved / seconds)}/s'
-            f', {units.human_size(self._skipped)} skipped'
-            f'{_time_left(done, self._total, seconds)}'
-        )
-
-
-def _time_left(done: int, total: int | None, seconds: float) -> str:
-    if not total or not 0 < done < total:
-        return ''
-    return f', {seconds * (total - done) / done:.0f} s left'
+        if self._interval is not None and self._count is not None:
+            self.say(str(self._count))
 
 
 class _Bar:
-    """A bar with bytes, rate and time left."""
+    """A bar with bytes, rate and time left; a line remains of each part that is over."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: collections.abc.Callable[[], float] = time.monotonic) -> None:
         # Imported here: `openstack --help` loads this module and shows no bar.
         import rich.console
         import rich.progress as rich_progress
 
         self.display = rich_progress.Progress(
-            rich_progress.TextColumn('{task.description}'),
+            rich_progress.TextColumn('{task.description}', markup=False),
             rich_progress.BarColumn(),
             rich_progress.DownloadColumn(binary_units=True),
             rich_progress.TextColumn(
-                '{task.fields[moved]} moved, {task.fields[rate]}/s, {task.fields[skipped]} skipped'
+                '{task.fields[moved]} moved, {task.fields[rate]}, {task.fields[skipped]} skipped'
             ),
             rich_progress.TimeRemainingColumn(),
             console=rich.console.Console(stderr=True),
         )
+        self._clock = clock
         self._task: typing.Any = None
-        self._moved = self._skipped = 0
-        self._started = time.monotonic()
+        self._count: _Count | None = None
 
     def begin(self, what: str, total: int | None) -> None:
-        self._started = time.monotonic()
-        self._task = self.display.add_task(
-            what, total=total, moved='0 B', rate='0 B', skipped='0 B'
-        )
+        if self._count is not None:
+            self.say(str(self._count))
+            self.display.remove_task(self._task)
+        self._count = _Count(what, total, self._clock)
+        self._task = self.display.add_task(what, total=total, **self._fields(self._count))
 
     def advance(self, moved: int, skipped: int = 0) -> None:
-        if self._task is None:
+        if self._count is None:
             return
-        self._moved += moved
-        self._skipped += skipped
-        seconds = max(time.monotonic() - self._started, 0.001)
-        self.display.update(
-            self._task,
-            advance=moved + skipped,
-            moved=units.human_size(self._moved),
-            rate=units.human_size(self._moved / seconds),
-            skipped=units.human_size(self._skipped),
-        )
+        self._count.advance(moved, skipped)
+        self.display.update(self._task, completed=self._count.done, **self._fields(self._count))
 
     def say(self, line: str) -> None:
         self.display.console.print(line, markup=False, highlight=False)
+
+    def _fields(self, count: _Count) -> dict[str, typing.Any]:
+        return {
+            'moved': units.human_size(count.moved),
+            'rate': count.rate,
+            'skipped': units.human_size(count.skipped),
+        }

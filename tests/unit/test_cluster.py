@@ -159,3 +159,10 @@ def test_without_the_bindings(missing: str, monkeypatch: Any) -> None:
         pass
 
     assert 'apt-get install python3-rados python3-rbd' in str(caught.value)
+
+
+@pytest.mark.parametrize('user', ['cinder-backup', 'client.cinder-backup'])
+def test_the_user_may_be_named_with_its_kind(bindings: type[Rados], user: str) -> None:
+    settings = ceph_cluster.Settings('/src/ceph.conf', user)
+    with ceph_cluster.open_pool(settings, 'backups'):
+        assert [client.user for client in bindings.made] == ['cinder-backup']

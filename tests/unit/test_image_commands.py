@@ -435,7 +435,9 @@ class TestImport:
             image.ImportBackupImage, '--metadata', files / 'record.json', '--file', files / 'image'
         )
 
-        assert message == (f'Stopped by {number.name}.\nRun the same command again to start over.')
+        assert message == (
+            f'Stopped by {number.name}.\nRun the same command again: completed work is kept.'
+        )
         assert shell.cluster.dump() == {'images': {}, 'objects': {}}
         assert signal.getsignal(number) is before
 
@@ -478,7 +480,7 @@ def test_a_signal_is_not_lost_in_a_library_that_goes_on_after_errors(
 
     message = shell.fail(image.ExportBackupImage, 'x', '--file', '/nowhere')
 
-    assert message == 'Stopped by SIGINT.\nRun the same command again to start over.'
+    assert message == 'Stopped by SIGINT.\nRun the same command again: completed work is kept.'
 
 
 def test_every_error_of_ours_becomes_one_message(
