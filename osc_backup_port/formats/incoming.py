@@ -10,25 +10,32 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""Any stream that an image can come in, told by its first bytes."""
+"""Any stream that an image can come in.
+
+What a volume holds is its owner's choice, and the first bytes of a raw image are the first of
+the volume.  So they decide nothing where a raw image is possible: the format is told, or it
+follows from the size, or it is asked for.
+"""
 
 import dataclasses
-from collections.abc import Iterator
+import io
+import shlex
+import typing
+from collections.abc import Callable, Iterable, Iterator
 
-from osc_backup_port import errors, model
-from osc_backup_port.formats import raw, rbd_diff, rbd_export, stream
+from osc_backup_port import errors, model, units
+from osc_backup_port.formats import raw, rbd_diff, rbd_export, strangers, stream
 
 RAW = 'raw'
 RBD = 'rbd'
 RBD_DIFF = 'rbd-diff'
+FORMATS = (RAW, RBD, RBD_DIFF)
 
-#: What a user may bring by mistake, by its first bytes.
-_STRANGERS = {
-    b'\x28\xb5\x2f\xfd': ('compressed with zstd', 'zstd -dc <file> |'),
-    b'\x1f\x8b': ('compressed with gzip', 'gzip -dc <file> |'),
-    b'\xfd7zXZ\x00': ('compressed with xz', 'xz -dc <file> |'),
-    b'QFI\xfb': ('a qcow2 image', 'qemu-img convert -O raw <file> <raw file>'),
-}
+_BANNERS = {rbd_export.BANNER: RBD, **dict.fromkeys(rbd_diff.BANNERS.values(), RBD_DIFF)}
+#: What comes before the data of an export or a diff is smaller than this, in all that is sane.
+_DESCRIPTION = 64 * units.KIB
+
+_TELL = 'Tell its format: --format'
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,36 +54,159 @@ class Incoming:
     increments: Iterator[model.Increment]
 
 
-def is_raw(head: bytes) -> bool:
-    """Tell from the first 16 bytes of a stream whether it would be read as raw."""
-    return not head.startswith((rbd_export.BANNER, *rbd_diff.BANNERS.values(), *_STRANGERS))
+def recognise(reader: stream.Reader, size: int, may_have: Callable[[int], bool]) -> str:
+    """Return the format of a stream of which nobody has told it.
+
+    A raw image is known by its size, which has to be *size*, or comes from a pipe.  An export
+    or a diff is known by its beginning, where the stream cannot be a raw image.
+
+    :param size: bytes of the volume: whole GiB, as its record has them
+    :param may_have: tells whether the volume may have another size
+    :raises InvalidInput: more than one format is possible, or none
+    """
+    head, total = _head(reader), reader.size
+    found = _banner(head)
+    if found and total not in (None, size):
+        return found
+    if found and _may_begin(reader, found):
+        raise errors.InvalidInput(
+            f'{reader.name}: begins as the format {found} does. A raw image may as well: what a '
+            "disk begins with is its owner's choice.",
+            f'{_TELL} {found}, or --format raw for the bytes of the volume as they are',
+        )
+    stranger = strangers.recognise(head, reader.peek_end(strangers.TAIL))
+    if total == size or (total is None and stranger is None):
+        return RAW
+    if stranger is not None:
+        raise errors.InvalidInput(
+            f'{reader.name}: is {stranger.what}, or a raw image that begins as such a file does.',
+            f'{_advice(stranger, reader)} If it is the raw image: --format raw',
+        )
+    raise _wrong_size(reader, size, total or 0, may_have)
 
 
-def open_stream(reader: stream.Reader, size: int) -> Incoming:
-    """Recognise the format of a stream and read its beginning.
+def _wrong_size(
+    reader: stream.Reader, size: int, total: int, may_have: Callable[[int], bool]
+) -> errors.InvalidInput:
+    found = (
+        f'{reader.name}: has {total} bytes, the record says that the image has {size} '
+        f'({units.human_size(size)}). It does not begin as an rbd export or diff does either.'
+    )
+    if may_have(total):
+        return errors.InvalidInput(
+            found,
+            'If it was cut short, copy it again. If the volume has a size that is no whole number '
+            f'of GiB ("cinder manage" takes such ones), and this is all of it: --format {RAW}',
+        )
+    return errors.InvalidInput(found, 'The file was cut short, or belongs to another backup.')
+
+
+def raw_size(reader: stream.Reader, size: int, may_have: Callable[[int], bool]) -> int:
+    """Return how many bytes the raw image in a stream has to have.
+
+    Those of the file, where the volume may have that size; else those of the record.
+    """
+    total = reader.size
+    return size if total is None or not may_have(total) else total
+
+
+def open_stream(
+    reader: stream.Reader,
+    image_format: str,
+    size: int,
+    at_end: Callable[[], None] = lambda: None,
+) -> Incoming:
+    """Read the beginning of a stream.
 
     :param size: bytes of the image, which a raw stream does not tell
-    :raises InvalidInput: the stream contradicts itself, or is compressed
+    :param at_end: called when all was read, before the last increment is used up
+    :raises InvalidInput: the stream has another format, or contradicts itself
     :raises TruncatedStream: it ends too early; also while items are read
     """
-    head = reader.peek(16)
+    head = _head(reader)
+    if image_format == RAW:
+        whole = model.Increment(None, None, size, raw.read(reader, size))
+        return Incoming(RAW, None, 1, _ending(iter([whole]), 1, reader, at_end))
+    if _banner(head) != image_format:
+        raise _not_as_told(reader, head, image_format)
+    if image_format == RBD:
+        export = rbd_export.read(reader)
+        increments = _ending(export.increments, export.count, reader, at_end)
+        return Incoming(RBD, export.layout, export.count, increments)
+    return Incoming(RBD_DIFF, None, 1, _ending(_single_diff(reader), 1, reader, at_end))
+
+
+def _single_diff(reader: stream.Reader) -> Iterator[model.Increment]:
+    yield rbd_diff.read(reader)
+
+
+def _ending(
+    increments: Iterable[model.Increment],
+    count: int,
+    reader: stream.Reader,
+    at_end: Callable[[], None],
+) -> Iterator[model.Increment]:
+    """Hand on the increments; the last is over only when the stream is, as it has to be."""
+
+    def last(items: Iterable[model.Item]) -> Iterator[model.Item]:
+        yield from items
+        reader.expect_end()
+        at_end()
+
+    for number, increment in enumerate(increments, 1):
+        is_last = number == count
+        yield dataclasses.replace(increment, items=last(increment.items)) if is_last else increment
+
+
+def _head(reader: stream.Reader) -> bytes:
+    """:raises TruncatedStream: there is nothing"""
+    head = reader.peek(strangers.HEAD)
     if not head:
         raise errors.TruncatedStream(
             f'{reader.name}: is empty.',
             'Export the image again: openstack volume backup export-image',
         )
-    if head.startswith(rbd_export.BANNER):
-        export = rbd_export.read(reader)
-        return Incoming(RBD, export.layout, export.count, export.increments)
-    if head.startswith(tuple(rbd_diff.BANNERS.values())):
-        return Incoming(RBD_DIFF, None, 1, _single_diff(reader))
-    for magic, (what, command) in _STRANGERS.items():
-        if head.startswith(magic):
-            raise errors.InvalidInput(f'{reader.name}: is {what}.', f'Unpack it first: {command}')
-    whole = model.Increment(None, None, size, raw.read(reader, size))
-    return Incoming(RAW, None, 1, iter([whole]))
+    return head
 
 
-def _single_diff(reader: stream.Reader) -> Iterator[model.Increment]:
-    yield rbd_diff.read(reader)
-    reader.expect_end()
+def _banner(head: bytes) -> str | None:
+    for banner, image_format in _BANNERS.items():
+        if head.startswith(banner):
+            return image_format
+    return None
+
+
+def _may_begin(reader: stream.Reader, image_format: str) -> bool:
+    """Tell whether what follows the banner is what has to."""
+    head = typing.cast(io.RawIOBase, io.BytesIO(reader.peek(_DESCRIPTION)))
+    beginning = stream.Reader(head, reader.name, checksum=False)
+    try:
+        if image_format == RBD:
+            rbd_export.read(beginning)
+        else:
+            rbd_diff.read(beginning)
+    except errors.TruncatedStream:
+        return True
+    except errors.InvalidInput:
+        return False
+    return True
+
+
+def _not_as_told(reader: stream.Reader, head: bytes, image_format: str) -> errors.InvalidInput:
+    expected = f'expected the format {image_format}'
+    if found := _banner(head):
+        return errors.InvalidInput(
+            f'{reader.name}: begins as the format {found} does, {expected}.', f'{_TELL} {found}'
+        )
+    if stranger := strangers.recognise(head):
+        return errors.InvalidInput(
+            f'{reader.name}: is {stranger.what}, {expected}.', _advice(stranger, reader)
+        )
+    return errors.InvalidInput(
+        f'{reader.name}: begins with {head[:16]!r}, {expected}.',
+        f'If it is a raw image: {_TELL} {RAW}',
+    )
+
+
+def _advice(stranger: strangers.Stranger, reader: stream.Reader) -> str:
+    return stranger.advice.format(file=shlex.quote(reader.name))

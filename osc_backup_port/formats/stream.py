@@ -151,6 +151,13 @@ class Reader:
             self._head += more
         return self._head[:count]
 
+    def peek_end(self, count: int) -> bytes:
+        """Return the last bytes, where the stream has an end that can be looked at."""
+        if self._start is None or self.size is None:
+            return b''
+        at = max(self.size - count, 0)
+        return os.pread(self._file.fileno(), count, self._start + at)
+
     def read(self, count: int) -> bytes:
         """Return *count* bytes, fewer only where the stream ends."""
         first, self._head = self._head[:count], self._head[count:]
@@ -217,10 +224,14 @@ class Writer:
 
     :param file: where the bytes go; holes are left where it can have them
     :param checksum: whether to hash what is written
+    :param name: what to call it in an error
     """
 
-    def __init__(self, file: io.RawIOBase, checksum: bool = True) -> None:
+    def __init__(
+        self, file: io.RawIOBase, checksum: bool = True, name: str = 'the output'
+    ) -> None:
         self._file = file
+        self.name = name
         pipes.widen(file)
         self._hash = _Hash(checksum)
         self._is_sparse = _can_have_holes(file)
@@ -232,6 +243,14 @@ class Writer:
     def sha256(self) -> str | None:
         """The hash of the stream so far, its zeros with it."""
         return self._hash.result()
+
+    def free(self) -> int | None:
+        """Return for how many bytes the disk has room; None: not known, or it is no file."""
+        if not _is_regular(self._file):
+            return None
+        told = os.fstatvfs(self._file.fileno())
+        # Some file systems do not tell.
+        return told.f_bavail * told.f_frsize if told.f_blocks else None
 
     def write(self, data: bytes) -> None:
         self._write_all(data)

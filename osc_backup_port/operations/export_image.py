@@ -17,13 +17,13 @@ import dataclasses
 import time
 from collections.abc import Generator, Iterator
 
-from osc_backup_port import errors, model, progress, record
+from osc_backup_port import errors, model, progress, record, units
+from osc_backup_port.ceph import image as ceph_image
 from osc_backup_port.ceph import locating, naming
 from osc_backup_port.ceph import pool as ceph_pool
 from osc_backup_port.formats import incoming, raw, rbd_diff, rbd_export, stream
+from osc_backup_port.operations import image_info
 from osc_backup_port.transfer import differing, limits, metering, pacing, reading
-
-FORMATS = (incoming.RAW, incoming.RBD, incoming.RBD_DIFF)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,6 +70,13 @@ def plan(
     source = locating.locate(pool, backup, parent)
     base = _find_base(source, backup.id, from_backup) if from_backup else None
     return Plan(backup.id, source, base, image_format)
+
+
+def describe(planned: Plan, result: Result) -> image_info.ImageInfo:
+    """Return what is to be told of a file that was written."""
+    return image_info.ImageInfo(
+        planned.format, planned.backup_id, result.size, result.stream_size, result.sha256
+    )
 
 
 def _find_base(source: locating.Location, backup_id: str, from_backup: str) -> model.Snapshot:
@@ -142,6 +149,7 @@ class _Exporter:
         point = source.snapshot.name if source.snapshot else None
         # Opening is a dozen questions, one after the other: once is enough.
         with self._pool.open(source.image, point) as image:
+            self._check_room(writer, image)
             layout = image.layout()
             if self._plan.format == incoming.RBD:
                 self._write_export(writer, layout)
@@ -157,6 +165,21 @@ class _Exporter:
                     increment = model.Increment(base, point, layout.size, iter(wanted))
                     self._write_all(writer, rbd_diff.encode(increment))
         return layout.size
+
+    def _check_room(self, writer: stream.Writer, image: ceph_image.Image) -> None:
+        """Make sure that the disk of the file has room, as far as that is known before.
+
+        :raises Conflict: it has not
+        """
+        base = self._plan.base.name if self._plan.base else None
+        needed, free = image.used(base), writer.free()
+        if needed is not None and free is not None and needed > free:
+            raise errors.Conflict(
+                f'{writer.name}: there is room for {units.human_size(free)}, expected '
+                f'{units.human_size(needed)}.',
+                'Free space, or choose another folder. That is the size of all objects of the '
+                'image that hold something: if you know that it takes less, write to a pipe.',
+            )
 
     def _write_all(self, writer: stream.Writer, pieces: Iterator[bytes]) -> None:
         for piece in pieces:

@@ -22,6 +22,7 @@ from osc_backup_port import model, progress
 from osc_backup_port.archive import catalog, increments
 from osc_backup_port.archive import store as archive_store
 from osc_backup_port.formats import raw, rbd_diff, stream
+from osc_backup_port.operations import image_info
 from osc_backup_port.transfer import differing, metering, ranges, zeros
 
 RAW = 'raw'
@@ -37,8 +38,8 @@ def run(
     file: io.FileIO,
     folder: pathlib.Path,
     shown: progress.Progress,
-) -> None:
-    """Write the whole content of a backup to a file.
+) -> image_info.ImageInfo:
+    """Write the whole content of a backup to a file; return what is to be told of it.
 
     :param file: new and empty, in a file system that can have sparse files
     :param folder: where there is room for the image once more, for rbd-diff
@@ -49,14 +50,27 @@ def run(
     size = backup.increment.size
     if image_format == RAW:
         _write_sparse(store, way, file, shown)
-        return
+    else:
+        _write_diff(store, way, file, folder, shown)
+    file_size = os.fstat(file.fileno()).st_size
+    return image_info.ImageInfo(image_format, backup.id, size, file_size, None)
+
+
+def _write_diff(
+    store: archive_store.Store,
+    way: list[catalog.Backup],
+    file: io.FileIO,
+    folder: pathlib.Path,
+    shown: progress.Progress,
+) -> None:
+    size, name = way[-1].increment.size, way[-1].increment.to_snap
     # The records of a diff are in order; those of several increments are not.
     with tempfile.TemporaryFile(dir=folder, buffering=0) as sparse:
         _write_sparse(store, way, sparse, shown)
         sparse.seek(0)
         reader = stream.Reader(sparse, 'the extracted image', checksum=False)
         items = differing.drop_zeros(zeros.split_zeros(raw.read(reader, size)))
-        whole = model.Increment(None, backup.increment.to_snap, size, items)
+        whole = model.Increment(None, name, size, items)
         writer = stream.Writer(file, checksum=False)
         for piece in rbd_diff.encode(whole):
             writer.write(piece)

@@ -27,7 +27,13 @@ from osc_backup_port.ceph import image as ceph_image
 from osc_backup_port.ceph import lease, naming
 from osc_backup_port.ceph import pool as ceph_pool
 from osc_backup_port.formats import incoming, stream
-from osc_backup_port.operations import chain_writer, preflight, read_back, volume_metadata
+from osc_backup_port.operations import (
+    chain_writer,
+    image_info,
+    preflight,
+    read_back,
+    volume_metadata,
+)
 from osc_backup_port.transfer import limits, metering, pacing
 
 IMPORTED = 'imported'
@@ -42,12 +48,16 @@ class Options:
     :param volume_metadata: the content of the ``.meta`` object
     :param verify: read back what was written, and compare
     :param stored_size: bytes that the stream takes on its disk; 0: not known
+    :param format: of the stream, where the user tells it
+    :param info: what is told of it in a file beside it
     """
 
     image_name: str | None = None
     volume_metadata: bytes | None = None
     verify: bool = False
     stored_size: int = 0
+    format: str | None = None
+    info: image_info.ImageInfo | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -64,6 +74,51 @@ class Result:
     sha256: str | None
     volume_metadata: str
     seconds: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Source:
+    """A stream of which the format is known.
+
+    :param size: bytes of the image, if it is a raw one
+    """
+
+    reader: stream.Reader
+    format: str
+    size: int
+    info: image_info.ImageInfo | None
+
+    def open(self) -> incoming.Incoming:
+        return incoming.open_stream(self.reader, self.format, self.size, self._check)
+
+    def _check(self) -> None:
+        if self.info is not None:
+            image_info.check_sha256(self.info, self.reader)
+
+
+def recognise(
+    reader: stream.Reader,
+    backup: record.BackupRecord,
+    options: Options,
+    shown: progress.Progress,
+) -> Source:
+    """Find out what a stream is, by its beginning and its size; read nothing of it.
+
+    :raises InvalidInput: that cannot be told for sure, or it is nothing that can be imported
+    """
+    size, info = backup.size * units.GIB, options.info
+    if info is not None:
+        image_info.check(info, reader, backup, options.format)
+        return Source(reader, info.format, info.image_size, info)
+    image_format = options.format or incoming.recognise(reader, size, backup.fits)
+    actual = incoming.raw_size(reader, size, backup.fits)
+    if image_format == incoming.RAW and actual != size:
+        shown.say(
+            f'{reader.name}: is taken for an image of {actual} bytes, though the record says '
+            f'{size} ({backup.size} GiB). Right if the volume has that size; if not, the file '
+            'was cut short.'
+        )
+    return Source(reader, image_format, actual, None)
 
 
 def target_image(backup: record.BackupRecord, parent: record.BackupRecord | None) -> str:
@@ -121,7 +176,7 @@ def run(
     pool: ceph_pool.Pool,
     backup: record.BackupRecord,
     parent: record.BackupRecord | None,
-    reader: stream.Reader,
+    source: Source,
     options: Options,
     shown: progress.Progress,
     bounds: limits.Limits = limits.DEFAULT,
@@ -135,7 +190,7 @@ def run(
     started = time.monotonic()
     name = options.image_name or target_image(backup, parent)
     meter = metering.Meter(shown, pacing.Pace(bounds.rate))
-    import_ = _Import(pool, backup, name, reader, meter, shown, bounds)
+    import_ = _Import(pool, backup, name, source, meter, shown, bounds)
     import_.verify = options.verify
     with pool.lock(name) as lock:
         obstacles = plan(pool, backup, parent, options).obstacles
@@ -155,11 +210,11 @@ def run(
         state,
         name,
         present.name,
-        import_.format,
+        source.format if state == IMPORTED else '-',
         present.size,
         meter.moved,
         meter.skipped,
-        reader.sha256 if state == IMPORTED else None,
+        source.reader.sha256 if state == IMPORTED else None,
         where,
         time.monotonic() - started,
     )
@@ -189,7 +244,7 @@ class _Import:
         pool: ceph_pool.Pool,
         backup: record.BackupRecord,
         name: str,
-        reader: stream.Reader,
+        source: Source,
         meter: metering.Meter,
         shown: progress.Progress,
         bounds: limits.Limits,
@@ -197,17 +252,15 @@ class _Import:
         self._pool = pool
         self._backup = backup
         self._name = name
-        self._reader = reader
+        self._source = source
+        self._reader = source.reader
         self._shown = shown
         self._bounds = bounds
         self.meter = meter
         self.verify = False
-        self.format = '-'
 
     def write(self, lock: lease.Lease) -> None:
-        size = self._backup.size * units.GIB
-        arriving = incoming.open_stream(self._reader, size)
-        self.format = arriving.format
+        arriving = self._source.open()
         if self._pool.has_image(self._name):
             self._add_to_image(arriving, lock)
         else:
@@ -218,7 +271,7 @@ class _Import:
         part = naming.temporary_image(self._name)
         # One that a dead run left behind is not trusted.  The lock is ours.
         self._pool.remove(part)
-        layout = arriving.layout or model.ImageLayout(self._backup.size * units.GIB)
+        layout = arriving.layout or model.ImageLayout(self._source.size)
         try:
             self._pool.create(part, chain_writer.new_layout(layout))
             with self._pool.open(part, writable=True) as image:
@@ -290,10 +343,10 @@ class _Import:
         return increment.to_snap
 
     def _check_size(self, increment: model.Increment, snapshot: str | None) -> None:
-        expected = self._backup.size * units.GIB
-        if naming.backup_of_snapshot(snapshot) == self._backup.id and increment.size != expected:
+        is_ours = naming.backup_of_snapshot(snapshot) == self._backup.id
+        if is_ours and not self._backup.fits(increment.size):
             raise errors.InvalidInput(
                 f'{self._reader.name}: the image has {increment.size} bytes, the record says '
-                f'{expected} ({self._backup.size} GiB).',
+                f'{self._backup.size} GiB.',
                 'The file belongs to another backup.',
             )

@@ -244,9 +244,8 @@ class ExtractBackupArchive(cloud.CloudCommand, command.ShowOne):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> typing.Any:
-        from osc_backup_port import files
         from osc_backup_port.archive import catalog
-        from osc_backup_port.operations import extract_archive
+        from osc_backup_port.operations import extract_archive, image_info
 
         base.refuse_to_overwrite(parsed_args.file)
         store = archive_place.open_store(parsed_args.archive)
@@ -254,12 +253,13 @@ class ExtractBackupArchive(cloud.CloudCommand, command.ShowOne):
         backup = contents.find(parsed_args.backup)
         with (
             progress_bar.shown(not parsed_args.no_progress) as shown,
-            files.part_file(parsed_args.file) as file,
+            image_info.described_file(parsed_args.file) as output,
         ):
             folder = parsed_args.file.absolute().parent
-            extract_archive.run(
-                store, contents, backup, parsed_args.image_format, file, folder, shown
+            info = extract_archive.run(
+                store, contents, backup, parsed_args.image_format, output.file, folder, shown
             )
+            output.describe(info)
         return ('backup', 'file', 'format', 'size'), (
             backup.id,
             str(parsed_args.file),

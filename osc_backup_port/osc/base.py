@@ -91,19 +91,20 @@ class ColumnsBesideData:
 
 
 def add_image_format(
-    parser: argparse.ArgumentParser, formats: collections.abc.Sequence[str], text: str
+    parser: argparse.ArgumentParser,
+    formats: collections.abc.Sequence[str],
+    text: str,
+    default: str | None = 'raw',
 ) -> None:
-    """Add --format; cliff's own, for the columns, stays reachable as -f.
-
-    :param formats: the first is the default
-    """
+    """Add --format; cliff's own, for the columns, stays reachable as -f."""
     group = parser.add_argument_group('format of the image', conflict_handler='resolve')
     group.add_argument(
         '--format',
         choices=formats,
         dest='image_format',
-        default=formats[0],
-        help=f'{text} (default: {formats[0]}). The format of the columns is -f.',
+        default=default,
+        help=f'{text}{f" (default: {default})" if default else ""}. The format of the columns '
+        'is -f.',
     )
 
 

@@ -21,7 +21,7 @@ import typing
 
 from osc_lib.command import command
 
-from osc_backup_port import errors, files
+from osc_backup_port import errors
 from osc_backup_port.osc import (
     base,
     ceph_options,
@@ -33,9 +33,11 @@ from osc_backup_port.osc import (
 )
 
 if typing.TYPE_CHECKING:
-    from osc_backup_port import record
+    from osc_backup_port import progress, record
     from osc_backup_port.cinder import backups
-    from osc_backup_port.operations import export_image, import_image
+    from osc_backup_port.operations import export_image, image_info, import_image
+
+_FORMATS = ('raw', 'rbd', 'rbd-diff')
 
 Columns = tuple[tuple[str, ...], tuple[object, ...]]
 
@@ -97,7 +99,7 @@ class ExportBackupImage(base.ColumnsBesideData, _ImageCommand):
         )
         base.add_image_format(
             parser,
-            ('raw', 'rbd', 'rbd-diff'),
+            _FORMATS,
             'raw: the volume, byte for byte, as a sparse file; rbd: the chain up to this '
             'backup, with its snapshots, for "rbd import --export-format 2"; rbd-diff: this '
             'backup, or the way to it from another, for "rbd import-diff"',
@@ -138,13 +140,14 @@ class ExportBackupImage(base.ColumnsBesideData, _ImageCommand):
                 hashed = parsed_args.checksum
                 if hashed is None:
                     hashed = parsed_args.image_format != 'raw'
-                writer = stream.Writer(output, hashed)
+                writer = stream.Writer(output.file, hashed, str(parsed_args.file or 'stdout'))
                 result = export_image.run(
                     pool, plan, writer, shown, transfer_options.bounds(parsed_args)
                 )
-            metadata = volume_metadata.export(
-                pool, backup.id, _metadata_path(parsed_args, backup.id)
-            )
+                metadata = volume_metadata.export(
+                    pool, backup.id, _metadata_path(parsed_args, backup.id)
+                )
+                output.describe(export_image.describe(plan, result))
         return _export_columns(backup, parsed_args, result, metadata)
 
 
@@ -158,14 +161,16 @@ def _check_export_options(parsed_args: argparse.Namespace) -> None:
 
 
 @contextlib.contextmanager
-def _output(path: pathlib.Path | None) -> collections.abc.Iterator[io.RawIOBase]:
+def _output(path: pathlib.Path | None) -> 'collections.abc.Iterator[image_info.Output]':
+    from osc_backup_port.operations import image_info
+
     try:
         if path is None:
             with base.open_stdout() as stdout:
-                yield stdout
+                yield image_info.Output(stdout)
         else:
-            with files.part_file(path) as file:
-                yield file
+            with image_info.described_file(path) as output:
+                yield output
     except OSError as error:
         # A write knows nothing but the number of an open file.
         error.filename = error.filename or str(path or 'stdout')
@@ -209,8 +214,9 @@ class ImportBackupImage(_ImageCommand):
 
     The image gets the name and the snapshot by which Cinder finds this backup,
     so that it is restored, deleted and continued as one of this cloud's own. A
-    chain that is there is added to. The format (raw, rbd export format 1 or 2,
-    rbd diff) is recognised by itself. The record may be imported before or
+    chain that is there is added to. What export-image wrote tells its format; of
+    other streams it may have to be told (--format), since a disk may begin with
+    anything. The record may be imported before or
     after: openstack volume backup metadata import.
     """
 
@@ -234,6 +240,16 @@ class ImportBackupImage(_ImageCommand):
             metavar='<path>',
             type=pathlib.Path,
             help='File to read (default: stdin)',
+        )
+        base.add_image_format(
+            parser,
+            _FORMATS,
+            'raw: the volume, byte for byte; rbd: what "rbd export --export-format 2" writes; '
+            'rbd-diff: what "rbd export-diff" writes. Not needed for a file that export-image '
+            'wrote and <file>.info beside it, nor where only one is possible: a file of exactly '
+            'the size of the volume is raw, one of another size that begins as an rbd export or '
+            'diff does is that',
+            default=None,
         )
         parser.add_argument(
             '--volume-metadata',
@@ -264,7 +280,6 @@ class ImportBackupImage(_ImageCommand):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
-        from osc_backup_port.formats import incoming, stream
         from osc_backup_port.operations import import_image
 
         backup, parent = self._record(parsed_args)
@@ -276,13 +291,10 @@ class ImportBackupImage(_ImageCommand):
             progress_bar.shown(not parsed_args.no_progress) as shown,
         ):
             encrypted.tell(shown, backup)
-            name = str(parsed_args.file or 'stdin')
-            reader = stream.Reader(source, name, parsed_args.checksum is not False)
-            if parsed_args.checksum is None and incoming.is_raw(reader.peek(16)):
-                reader.do_not_hash()
             options = _import_options(parsed_args, backup.id)
+            arriving = _recognise(parsed_args, source, backup, options, shown)
             bounds = transfer_options.bounds(parsed_args)
-            result = import_image.run(pool, backup, parent, reader, options, shown, bounds)
+            result = import_image.run(pool, backup, parent, arriving, options, shown, bounds)
         return _import_columns(backup, result)
 
     def _plan(
@@ -299,6 +311,9 @@ class ImportBackupImage(_ImageCommand):
         ):
             encrypted.tell(shown, backup)
             options = _import_options(parsed_args, backup.id)
+            if parsed_args.file is not None:
+                with _input(parsed_args.file) as source:
+                    _recognise(parsed_args, source, backup, options, shown)
             planned = import_image.plan(pool, backup, parent, options)
         if planned.obstacles:
             told = [str(error) for error in planned.obstacles]
@@ -328,6 +343,26 @@ class ImportBackupImage(_ImageCommand):
         return found[0], None
 
 
+def _recognise(
+    parsed_args: argparse.Namespace,
+    source: io.RawIOBase,
+    backup: 'record.BackupRecord',
+    options: 'import_image.Options',
+    shown: 'progress.Progress',
+) -> 'import_image.Source':
+    from osc_backup_port.formats import incoming, stream
+    from osc_backup_port.operations import import_image
+
+    reader = stream.Reader(
+        source, str(parsed_args.file or 'stdin'), parsed_args.checksum is not False
+    )
+    found = import_image.recognise(reader, backup, options, shown)
+    is_compared = found.info is not None and found.info.sha256 is not None
+    if parsed_args.checksum is None and found.format == incoming.RAW and not is_compared:
+        reader.do_not_hash()
+    return found
+
+
 @contextlib.contextmanager
 def _input(path: pathlib.Path | None) -> collections.abc.Iterator[io.RawIOBase]:
     if path is not None:
@@ -339,7 +374,7 @@ def _input(path: pathlib.Path | None) -> collections.abc.Iterator[io.RawIOBase]:
 
 
 def _import_options(parsed_args: argparse.Namespace, backup_id: str) -> 'import_image.Options':
-    from osc_backup_port.operations import import_image
+    from osc_backup_port.operations import image_info, import_image
 
     metadata = _read_volume_metadata(parsed_args, backup_id)
     path = parsed_args.file
@@ -349,6 +384,8 @@ def _import_options(parsed_args: argparse.Namespace, backup_id: str) -> 'import_
         parsed_args.verify,
         # Of a sparse file what it takes on the disk, in blocks of stat(2).
         path.stat().st_blocks * 512 if path else 0,
+        parsed_args.image_format,
+        image_info.read(path) if path else None,
     )
 
 

@@ -127,7 +127,9 @@ class TestImportRefuses:
         export = {'raw': raws[0], 'rbd': whole, 'rbd-diff': diffs[0]}[image_format]
         file = cut(export.image, place, tmp_path)
         error = failing(dst, *IMPORT, '--metadata', export.record, '--file', file)
-        wanted = 'is empty' if place == 'nothing' else f'ends after {file.stat().st_size} bytes'
+        size = file.stat().st_size
+        wanted = f'has {size} bytes' if image_format == 'raw' else f'ends after {size} bytes'
+        wanted = 'is empty' if place == 'nothing' else wanted
         assert f'{file}: {wanted}' in error
         assert 'export' in error or 'cut short' in error
 
@@ -293,7 +295,9 @@ def half_done(
 ) -> collections.abc.Iterator['subprocess.Popen[bytes]']:
     """An import that has read half of its input and waits for the rest."""
     process = subprocess.Popen(
-        cloud.command(*IMPORT, '--metadata', export.record, *options),
+        cloud.command(
+            *IMPORT, '--metadata', export.record, '--format', export.image.suffix[1:], *options
+        ),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -156,7 +156,9 @@ class TestAChain:
         export = chain.cloud.command(
             *BACKUP, 'export-image', chain.backups[2], '--format', 'rbd-diff'
         )
-        import_ = dst.command(*BACKUP, 'import-image', '--metadata', diffs[2].record)
+        import_ = dst.command(
+            *BACKUP, 'import-image', '--metadata', diffs[2].record, '--format', 'rbd-diff'
+        )
         with subprocess.Popen(
             export, stdout=subprocess.PIPE, env=chain.cloud.environment
         ) as source:

@@ -161,15 +161,10 @@ def import_(
 ) -> import_image.Result:
     """Import a file from its beginning."""
     file.seek(0)
-    return import_image.run(
-        cluster.pool(),
-        wanted,
-        parent,
-        stream.Reader(file, 'the-stream', checksum=False),
-        import_image.Options(**options),
-        shown or progress.Silent(),
-        BOUNDS,
-    )
+    reader = stream.Reader(file, 'the-stream', checksum='info' in options)
+    chosen, told = import_image.Options(**options), shown or progress.Silent()
+    source = import_image.recognise(reader, wanted, chosen, told)
+    return import_image.run(cluster.pool(), wanted, parent, source, chosen, told, BOUNDS)
 
 
 class Shown:

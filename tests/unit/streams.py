@@ -17,7 +17,7 @@ import os
 import pathlib
 
 from osc_backup_port import model
-from osc_backup_port.formats import incoming, stream
+from osc_backup_port.formats import incoming, rbd_diff, rbd_export, stream
 
 RBD_DATA = pathlib.Path(__file__).parent / 'data' / 'rbd'
 
@@ -43,6 +43,16 @@ def reader(content: bytes, piped: bool = False) -> stream.Reader:
     return stream.Reader(as_pipe(content) if piped else as_file(content), 'the-stream')
 
 
+def open_any(source: stream.Reader, size: int) -> incoming.Incoming:
+    """Open a stream as what it begins as; here nobody hides one in a disk."""
+    head, image_format = source.peek(16), incoming.RAW
+    if head.startswith(rbd_export.BANNER):
+        image_format = incoming.RBD
+    elif head.startswith(tuple(rbd_diff.BANNERS.values())):
+        image_format = incoming.RBD_DIFF
+    return incoming.open_stream(source, image_format, size)
+
+
 Image = tuple[str | None, str | None, bytes]
 
 
@@ -52,7 +62,7 @@ def read_image(content: bytes, size: int = 0, piped: bool = False) -> list[Image
     A full point starts from zeros, any other from the one before it.
     """
     points: list[Image] = []
-    arriving = incoming.open_stream(reader(content, piped), size)
+    arriving = open_any(reader(content, piped), size)
     there = b''
     for increment in arriving.increments:
         image = bytearray(increment.size)

@@ -19,10 +19,9 @@ import pytest
 
 from osc_backup_port import errors, model, units
 from osc_backup_port.formats import incoming, stream
-from osc_backup_port.operations import export_image
 from tests.fakes import ceph as fake_ceph
 from tests.fakes import rbd
-from tests.unit import chains
+from tests.unit import chains, streams
 from tests.unit.chains import BASE, IDS, SIZE
 
 
@@ -46,7 +45,7 @@ def _read(file: io.FileIO, size: int) -> list[tuple[str | None, str | None, int,
     file.seek(0)
     points = []
     there: chains.Blocks = {}
-    arriving = incoming.open_stream(stream.Reader(file, 'x', checksum=False), size)
+    arriving = streams.open_any(stream.Reader(file, 'x', checksum=False), size)
     for increment in arriving.increments:
         start = there if increment.from_snap else {}
         there = chains.blocks_of(increment.size, list(increment.items), start)
@@ -80,7 +79,7 @@ def test_an_increment_leads_from_one_backup_to_another(
     file, _result = chains.export(chain, number, 'rbd-diff', base)
 
     file.seek(0)
-    arriving = incoming.open_stream(stream.Reader(file, 'x'), SIZE)
+    arriving = streams.open_any(stream.Reader(file, 'x'), SIZE)
     increment = next(arriving.increments)
     items = list(increment.items)
     assert (increment.from_snap, increment.to_snap) == (
@@ -104,7 +103,7 @@ def test_rbd_is_the_chain_up_to_the_backup(chain: chains.Chain, number: int) -> 
     assert (contents_of(file) == expected) is True
 
 
-@pytest.mark.parametrize('image_format', export_image.FORMATS)
+@pytest.mark.parametrize('image_format', incoming.FORMATS)
 def test_a_backup_without_a_snapshot_is_the_image(
     cluster: fake_ceph.Cluster, image_format: str
 ) -> None:
@@ -121,7 +120,7 @@ def test_a_backup_without_a_snapshot_is_the_image(
     assert (contents_of(file) == [content]) is True
 
 
-@pytest.mark.parametrize('image_format', export_image.FORMATS)
+@pytest.mark.parametrize('image_format', incoming.FORMATS)
 @pytest.mark.parametrize('trusted', [True, False])
 def test_without_an_object_map_that_can_be_trusted(
     chain: chains.Chain, image_format: str, trusted: bool
@@ -146,7 +145,7 @@ def test_snapshots_of_others_are_not_exported(cluster: fake_ceph.Cluster) -> Non
     assert [end for _, end, _ in points_of(file)] == [chains.snapshot(0), chains.snapshot(1), None]
 
 
-@pytest.mark.parametrize('image_format', export_image.FORMATS)
+@pytest.mark.parametrize('image_format', incoming.FORMATS)
 def test_a_volume_that_grew(cluster: fake_ceph.Cluster, image_format: str) -> None:
     chain = chains.make_chain(cluster, 1)
     stored = cluster.images[BASE]
@@ -207,7 +206,7 @@ def test_a_failing_read_ends_it(chain: chains.Chain) -> None:
 def test_nothing_in_the_pool_is_changed(chain: chains.Chain) -> None:
     before = chain.cluster.dump()
 
-    for image_format in export_image.FORMATS:
+    for image_format in incoming.FORMATS:
         chains.export(chain, 1, image_format)
 
     assert (chain.cluster.dump() == before) is True

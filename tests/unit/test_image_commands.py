@@ -30,10 +30,10 @@ from typing import Any
 import pytest
 from osc_lib import exceptions
 
-from osc_backup_port import errors
+from osc_backup_port import errors, model
 from osc_backup_port.ceph import cluster as ceph_cluster
 from osc_backup_port.ceph import pool
-from osc_backup_port.formats import record_file
+from osc_backup_port.formats import rbd_diff, record_file
 from osc_backup_port.osc import cloud, image
 from tests.fakes import ceph as fake_ceph
 from tests.unit import chains
@@ -133,7 +133,18 @@ class TestExport:
         assert columns['volume_metadata'] == str(beside)
         assert (columns['backup'], columns['image'], columns['format']) == (IDS[1], BASE, 'raw')
         assert columns['bytes_moved'] + columns['bytes_skipped'] == SIZE
-        assert sorted(tmp_path.iterdir()) == sorted([path, beside])
+        info = tmp_path / 'image.raw.info'
+        assert sorted(tmp_path.iterdir()) == sorted([path, beside, info])
+        assert stat.S_IMODE(info.stat().st_mode) == 0o600
+        assert json.loads(info.read_text()) == {
+            'kind': 'image of a volume backup',
+            'version': 1,
+            'format': 'raw',
+            'backup_id': IDS[1],
+            'image_size': SIZE,
+            'file_size': SIZE,
+            'sha256': digest,
+        }
 
     @pytest.mark.parametrize(
         ('options', 'hashed'),
@@ -464,6 +475,152 @@ class TestImport:
         assert len(sent) == 2
         assert 'SIGTERM: cleaning up; once more to leave at once.' in capfd.readouterr().err
         assert shell.cluster.dump() == {'images': {}, 'objects': {}}
+
+
+@pytest.fixture
+def disguised(cluster: fake_ceph.Cluster, cinder: FakeCinder) -> Iterator[chains.Chain]:
+    """A backup of a disk that is, from its first byte to its last, a diff of this very backup."""
+    made = chains.Chain(cluster, BASE, [chains.backup(0)], [])
+    whole = model.Increment(None, chains.snapshot(0), SIZE, iter([]))
+    head = b''.join(rbd_diff.encode(whole))[: -len(rbd_diff.END)]
+    fill = SIZE - len(head) - 17 - 1
+    with chains.make_image(cluster) as made_image:
+        content = cluster.images[BASE].content
+        content.write(0, head + b'w' + bytes(8) + fill.to_bytes(8, 'little'))
+        content.write(8192, b'precious data')
+        content.write(SIZE - 1, rbd_diff.END)
+        made_image.create_snap(chains.snapshot(0))
+        made.contents.append(content.dump())
+    cinder.add(made.backups[0])
+    return made
+
+
+class TestRoundTrip:
+    """What export-image wrote is read again as what it is, and nothing is guessed."""
+
+    def export(self, shell: Shell, path: pathlib.Path, *options: str) -> None:
+        shell.run(image.ExportBackupImage, IDS[0], '--file', path, *options)
+        shell.cluster.images.clear()
+        shell.cluster.objects.clear()
+
+    @pytest.mark.parametrize('image_format', ['raw', 'rbd', 'rbd-diff'])
+    def test_a_disk_that_looks_like_a_diff(
+        self,
+        shell: Shell,
+        disguised: chains.Chain,
+        tmp_path: pathlib.Path,
+        image_format: str,
+    ) -> None:
+        path = tmp_path / 'image'
+        self.export(shell, path, '--format', image_format)
+
+        columns = shell.run(image.ImportBackupImage, IDS[0], '--file', path)
+
+        assert columns['format'] == image_format
+        assert shell.cluster.dump_image(BASE)['head'] == disguised.contents[0]
+
+    def test_without_what_was_told_it_has_to_be_told(
+        self, shell: Shell, disguised: chains.Chain, tmp_path: pathlib.Path
+    ) -> None:
+        path = tmp_path / 'image'
+        self.export(shell, path)
+        (tmp_path / 'image.info').unlink()
+
+        for more in ([], ['--dry-run']):
+            message = shell.fail(image.ImportBackupImage, IDS[0], '--file', path, *more)
+            assert 'A raw image may as well' in message
+            assert '--format raw' in message
+        assert shell.cluster.images == {}
+
+        shell.run(image.ImportBackupImage, IDS[0], '--file', path, '--format', 'raw')
+        assert shell.cluster.dump_image(BASE)['head'] == disguised.contents[0]
+
+    @pytest.mark.parametrize('image_format', ['raw', 'rbd', 'rbd-diff'])
+    def test_one_bit_that_flipped(
+        self, shell: Shell, chain: chains.Chain, tmp_path: pathlib.Path, image_format: str
+    ) -> None:
+        path = tmp_path / 'image'
+        self.export(shell, path, '--format', image_format, '--checksum')
+        with path.open('r+b') as file:
+            at = 4194304 if image_format == 'raw' else file.seek(-1000, 2)
+            file.seek(at)
+            bits = file.read(1)
+            file.seek(at)
+            file.write(bytes([bits[0] ^ 1]))
+
+        message = shell.fail(image.ImportBackupImage, IDS[0], '--file', path)
+
+        assert 'has the sha256' in message
+        assert shell.cluster.images == {}
+
+    def test_a_damaged_increment_leaves_the_chain_as_it_was(
+        self, shell: Shell, chain: chains.Chain, tmp_path: pathlib.Path
+    ) -> None:
+        full, more = tmp_path / 'full', tmp_path / 'more'
+        shell.run(image.ExportBackupImage, IDS[0], '--file', full, '--format', 'rbd-diff')
+        options = ('--format', 'rbd-diff', '--from-backup', IDS[0])
+        shell.run(image.ExportBackupImage, IDS[1], '--file', more, *options)
+        shell.cluster.images.clear()
+        shell.run(image.ImportBackupImage, IDS[0], '--file', full)
+        before = shell.cluster.dump()
+        content = bytearray(more.read_bytes())
+        content[-1000] ^= 1
+        more.write_bytes(content)
+        made: list[str] = []
+        shell.cluster.hook = lambda what: made.append(what) or 0
+
+        message = shell.fail(image.ImportBackupImage, IDS[1], '--file', more)
+
+        assert 'has the sha256' in message
+        assert shell.cluster.dump() == before
+        # It never was a backup, not for a moment.
+        assert [what for what in made if what.startswith('create_snap')] == []
+
+    def test_a_file_that_was_cut_short(
+        self, shell: Shell, chain: chains.Chain, tmp_path: pathlib.Path
+    ) -> None:
+        path = tmp_path / 'image'
+        self.export(shell, path)
+        os.truncate(path, SIZE - 4096)
+
+        for more in ([], ['--format', 'raw'], ['--dry-run']):
+            message = shell.fail(image.ImportBackupImage, IDS[0], '--file', path, *more)
+            assert f'has {SIZE - 4096} bytes, {path}.info says {SIZE}' in message
+
+    def test_the_file_of_another_backup(
+        self, shell: Shell, chain: chains.Chain, tmp_path: pathlib.Path
+    ) -> None:
+        path = tmp_path / 'image'
+        self.export(shell, path)
+
+        message = shell.fail(image.ImportBackupImage, IDS[1], '--file', path)
+
+        assert f'is of backup {IDS[0]}' in message
+        assert shell.cluster.images == {}
+
+    def test_no_room_is_told_before_anything_is_read(
+        self,
+        shell: Shell,
+        chain: chains.Chain,
+        tmp_path: pathlib.Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        real = os.fstatvfs
+
+        def full(descriptor: int) -> Any:
+            told = real(descriptor)
+            return types.SimpleNamespace(f_bavail=10, f_frsize=4096, f_blocks=told.f_blocks)
+
+        monkeypatch.setattr(os, 'fstatvfs', full)
+        asked: list[str] = []
+        shell.cluster.hook = lambda what: asked.append(what) or 0
+        path = tmp_path / 'image'
+
+        message = shell.fail(image.ExportBackupImage, IDS[0], '--file', path)
+
+        assert f'{path}: there is room for 40.0 KiB, expected' in message
+        assert [what for what in asked if what.startswith('aio_read')] == []
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_a_signal_is_not_lost_in_a_library_that_goes_on_after_errors(

@@ -24,7 +24,7 @@ import pytest
 from osc_backup_port import errors, model, units
 from osc_backup_port.ceph import lease, naming
 from osc_backup_port.formats import rbd_diff, rbd_export
-from osc_backup_port.operations import chain_writer, import_image
+from osc_backup_port.operations import chain_writer, image_info, import_image
 from tests.fakes import ceph as fake_ceph
 from tests.fakes import rbd
 from tests.unit import chains
@@ -436,7 +436,8 @@ class TestWhatStandsInTheWay:
             else:
                 file.write(whole.read(size)[: size - cut])
 
-            with pytest.raises(errors.TruncatedStream):
+            # Of a raw file the size tells, before anything is written.
+            with pytest.raises(errors.InvalidInput, match=r'ends after|the record says'):
                 chains.import_(cluster, source.backups[1], file)
 
             assert (cluster.dump() == self.before) is True
@@ -663,3 +664,87 @@ def check_undone(
         assert found['objects'] in (before['objects'], after['objects']), where
     else:
         assert (found == before) is True, where
+
+
+class TestASizeThatIsNoWholeNumberOfGib:
+    """``cinder manage`` takes images of any size; the record says the GiB rounded up."""
+
+    ODD = SIZE - 123_456_789
+
+    @pytest.fixture
+    def odd(self) -> Iterator[chains.Chain]:
+        where = fake_ceph.Cluster()
+        chain = chains.Chain(where, BASE, [], [])
+        with chains.make_image(where, size=self.ODD) as image:
+            for number in range(2):
+                content = where.images[BASE].content
+                content.write(number * units.MIB, b'data' * 1000)
+                content.write(self.ODD - 5 - number, b'end')
+                image.create_snap(chains.snapshot(number))
+                chain.backups.append(chains.backup(number))
+                chain.contents.append(content.dump())
+        yield chain
+        where.close()
+
+    @pytest.mark.parametrize('image_format', FORMATS)
+    def test_the_image_has_exactly_the_size_that_came_in(
+        self, cluster: fake_ceph.Cluster, odd: chains.Chain, image_format: str
+    ) -> None:
+        file, exported = chains.export(odd, 0, image_format)
+        shown = chains.Shown()
+
+        result = chains.import_(cluster, odd.backups[0], file, shown=shown, format=image_format)
+
+        assert exported.size == result.size == self.ODD
+        stored = cluster.dump_image(BASE)
+        assert stored['size'] == self.ODD
+        assert [size for size, _content in stored['snapshots'].values()] == [self.ODD]
+        assert (contents(cluster) == expected(odd, 0)) is True
+        assert bool(shown.lines) == (image_format == 'raw')
+
+    @pytest.mark.parametrize('key', ['raw', 'rbd', 'rbd-diff', 0], ids=str)
+    def test_an_increment_of_it(
+        self, cluster: fake_ceph.Cluster, odd: chains.Chain, key: Any
+    ) -> None:
+        base = key if key == 0 else None
+        image_format = 'rbd-diff' if key == 0 else key
+        first, _result = chains.export(odd, 0, 'rbd-diff')
+        second, _result = chains.export(odd, 1, image_format, base)
+        chains.import_(cluster, odd.backups[0], first)
+
+        chains.import_(cluster, odd.backups[1], second, format=image_format)
+
+        assert (contents(cluster) == expected(odd, 0, 1)) is True
+        assert cluster.dump_image(BASE)['size'] == self.ODD
+
+    def test_a_raw_file_is_asked_about(
+        self, cluster: fake_ceph.Cluster, odd: chains.Chain
+    ) -> None:
+        file, _result = chains.export(odd, 0, 'raw')
+
+        with pytest.raises(errors.InvalidInput, match=f'has {self.ODD} bytes') as caught:
+            chains.import_(cluster, odd.backups[0], file)
+
+        assert '--format raw' in str(caught.value)
+        assert cluster.dump() == {'images': {}, 'objects': {}}
+
+    def test_what_is_told_of_it_is_enough(
+        self, cluster: fake_ceph.Cluster, odd: chains.Chain
+    ) -> None:
+        file, _result = chains.export(odd, 0, 'raw')
+        info = image_info.ImageInfo('raw', IDS[0], self.ODD, self.ODD, None)
+
+        result = chains.import_(cluster, odd.backups[0], file, info=info)
+
+        assert result.size == self.ODD
+
+    @pytest.mark.parametrize('image_format', FORMATS)
+    def test_a_size_that_the_volume_cannot_have(
+        self, cluster: fake_ceph.Cluster, odd: chains.Chain, image_format: str
+    ) -> None:
+        file, _result = chains.export(odd, 0, image_format)
+
+        with pytest.raises(errors.InvalidInput, match=r'the record says|ends after'):
+            chains.import_(cluster, chains.backup(0, size=2), file, format=image_format)
+
+        assert cluster.dump() == {'images': {}, 'objects': {}}
