@@ -73,8 +73,29 @@ class NotPermitted(CinderError):
     """The caller's role does not allow it, here or for any other object."""
 
 
+class NoAnswer(CinderError):
+    """The service did not answer for as long as was to be waited for it."""
+
+
 class OutcomeUnknown(CinderError):
-    """The service failed, or was lost, on the way: it may have done it or not."""
+    """The service failed, or was lost, on the way: it may have done it or not.
+
+    Who looks whether it was done may ask again.
+
+    :param may_pass: the cause is one that passes, as when a service restarts
+    :param retry_after: seconds that it asks to wait before, if it does
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        hint: str | None = None,
+        may_pass: bool = False,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(problem, hint)
+        self.may_pass = may_pass
+        self.retry_after = retry_after
 
 
 class SomeFailed(PortError):

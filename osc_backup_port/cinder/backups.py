@@ -13,6 +13,7 @@
 """Backups and their records, through the Block Storage API."""
 
 import collections.abc
+import contextlib
 import time
 import typing
 
@@ -21,7 +22,7 @@ from cinderclient import exceptions as cinder_exceptions
 from osc_backup_port import errors, record_rules
 from osc_backup_port import record as record_module
 from osc_backup_port.cinder import client as cinder_client
-from osc_backup_port.cinder import faults, projects, resources
+from osc_backup_port.cinder import faults, patience, projects, resources
 
 #: In base64, and no JSON.
 _NO_RECORD = 'bm90aGluZw=='
@@ -45,27 +46,40 @@ class BackupService:
     caller's role does not allow it.  It may be used by several threads at once.
     """
 
-    def __init__(self, client: typing.Any, project: resources.Project | None = None) -> None:
+    def __init__(
+        self,
+        client: typing.Any,
+        project: resources.Project | None = None,
+        waits: patience.Patience | None = None,
+    ) -> None:
         """Take what talks to the service.
 
         :param client: what ``cinder.client.connect`` returns
         :param project: the one that it is logged in to, where that is not the caller's
+        :param waits: how long the cloud may be silent
         """
         self._client = client
         self._client_manager: typing.Any = None
+        self._patience = waits or patience.Patience()
         self.project = project
 
     @classmethod
     def from_client_manager(
-        cls, client_manager: typing.Any, project: resources.Project | None = None
+        cls,
+        client_manager: typing.Any,
+        project: resources.Project | None = None,
+        waits: patience.Patience | None = None,
     ) -> 'BackupService':
         """Return the service of a cloud.
 
         :param client_manager: the one that OSC hands to commands
         :param project: another one than that of the caller's token
+        :param waits: how long the cloud may be silent
         """
+        waits = waits or patience.Patience()
+        waits.attach(client_manager.session)
         auth = projects.Projects(client_manager).auth(project) if project else None
-        service = cls(cinder_client.connect(client_manager, auth), project)
+        service = cls(cinder_client.connect(client_manager, auth), project, waits)
         service._client_manager = client_manager
         return service
 
@@ -78,8 +92,8 @@ class BackupService:
         """
         project = projects.Projects(self._client_manager).find(name_or_id, domain)
         if project.id == self._client.client.get_project_id():
-            return BackupService(self._client, project)
-        return BackupService.from_client_manager(self._client_manager, project)
+            return BackupService(self._client, project, self._patience)
+        return BackupService.from_client_manager(self._client_manager, project, self._patience)
 
     def project_names(self) -> dict[str, str]:
         """Return the names of the projects that the caller may see, by their ids."""
@@ -220,7 +234,8 @@ class BackupService:
         """
         with faults.as_errors('import records', 'backup:backup-import'):
             try:
-                self._client.backups.import_record(_ANY_DRIVER, _NO_RECORD)
+                with self._patience.repeating():
+                    self._client.backups.import_record(_ANY_DRIVER, _NO_RECORD)
             except cinder_exceptions.BadRequest:
                 return
             raise errors.CinderError('Cinder accepts what is no record.')
@@ -259,7 +274,8 @@ class BackupService:
         """
         deadline = time.monotonic() + timeout
         while True:
-            backup = self.get(backup_id)
+            with self._patience.until(deadline):
+                backup = self.get(backup_id)
             if backup.status == 'available' or backup.status.startswith('error'):
                 return backup
             if time.monotonic() >= deadline:
@@ -272,12 +288,17 @@ class BackupService:
         :raises errors.CinderError: refused, failed, or not done in time
         """
         action = f'delete backup {backup_id}'
-        with faults.as_errors(action, 'backup:delete', _LIST):
-            self._client.backups.delete(backup_id)
         deadline = time.monotonic() + timeout
+        # Where it is not known whether that was done, the status tells it.
+        with (
+            contextlib.suppress(errors.OutcomeUnknown),
+            faults.as_errors(action, 'backup:delete', _LIST),
+        ):
+            self._client.backups.delete(backup_id)
         while True:
             try:
-                status = self.get(backup_id).status
+                with self._patience.until(deadline):
+                    status = self.get(backup_id).status
             except errors.NotFound:
                 return
             if status != 'deleting' or time.monotonic() >= deadline:

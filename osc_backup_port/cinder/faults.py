@@ -20,6 +20,7 @@ from cinderclient import exceptions as cinder_exceptions
 from keystoneauth1 import exceptions as keystone_exceptions
 
 from osc_backup_port import errors
+from osc_backup_port.cinder import patience
 
 _SERVICES = 'openstack volume service list --service cinder-backup'
 
@@ -36,11 +37,14 @@ def as_errors(
     :raises errors.NotFound: 404
     :raises errors.Conflict: the backup is there already
     :raises errors.NotPermitted: 401 and 403
+    :raises errors.NoAnswer: repeated until the time was over
     :raises errors.OutcomeUnknown: no telling whether it was done
     :raises errors.CinderError: everything else
     """
     try:
         yield
+    except errors.NoAnswer as error:
+        raise errors.NoAnswer(f'Cannot {action}: {error.problem}', error.hint) from error
     except cinder_exceptions.ClientException as error:
         raise _from_response(action, error, policy, missing) from error
     except (cinder_exceptions.EndpointNotFound, keystone_exceptions.EndpointNotFound) as error:
@@ -54,9 +58,11 @@ def as_errors(
         raise _not_logged_in(action, error) from error
     except keystone_exceptions.ConnectionError as error:
         raise errors.OutcomeUnknown(
-            f'Cannot {action}: the Block Storage service does not answer ({error}).',
+            f'Cannot {action}: the Block Storage service does not answer '
+            f'({patience.reason(error)}).',
             'Look at the endpoint: openstack catalog show block-storage. The request may have '
             'been carried out all the same; running the command again is safe.',
+            may_pass=True,
         ) from error
     except (keystone_exceptions.ClientException, cinder_exceptions.UnsupportedVersion) as error:
         raise errors.CinderError(f'Cannot {action}: {error}') from error
@@ -92,10 +98,16 @@ def _from_response(
             'Look at the quota: openstack quota show; raise it: openstack quota set '
             '--backups <number> --backup-gigabytes <GiB> <project>',
         )
-    if code >= 500:
-        # 503 is how Cinder says that no service can do it, so nothing is done.
-        kind = errors.CinderError if code == 503 else errors.OutcomeUnknown
-        return kind(told, f'Look whether the backup service is up: {_SERVICES}')
+    if code == 503 and 'could not be found' in str(error.message):
+        # Cinder says so that no service can do it.  Any other 503 is of a load balancer.
+        return errors.CinderError(told, f'Look whether the backup service is up: {_SERVICES}')
+    if code >= 500 or code in patience.BUSY:
+        return errors.OutcomeUnknown(
+            told,
+            f'Look whether the backup service is up: {_SERVICES}',
+            may_pass=code in patience.BUSY,
+            retry_after=patience.retry_after(getattr(error, 'response', None)),
+        )
     return errors.CinderError(told)
 
 

@@ -187,6 +187,8 @@ class Projects:
 def _as_errors(action: str) -> collections.abc.Iterator[None]:
     try:
         yield
+    except errors.NoAnswer as error:
+        raise errors.NoAnswer(f'Cannot {action}: {error.problem}', error.hint) from error
     except (keystone_exceptions.Forbidden, keystone_exceptions.Unauthorized) as error:
         raise errors.NotPermitted(
             f'Cannot {action}: {error}',

@@ -226,7 +226,8 @@ def _run_some(steps: collections.abc.Sequence[Step], options: Options, wait: boo
         if step.action == 'replace':
             _remove(step, options)
     todo = [step for step in steps if step.action in ('import', 'replace')]
-    outcomes = side_by_side.each(_import, todo)
+    deadline = time.monotonic() + options.timeout
+    outcomes = side_by_side.each(lambda step: _import(step, deadline), todo)
     for step, outcome in zip(todo, outcomes, strict=True):
         if isinstance(outcome, errors.PortError):
             step.fail(outcome)
@@ -245,8 +246,8 @@ def _run_some(steps: collections.abc.Sequence[Step], options: Options, wait: boo
             step.fail(error)
 
 
-def _import(step: Step) -> None:
-    if not import_one.ask(step.cinder, step.record):
+def _import(step: Step, deadline: float) -> None:
+    if not import_one.ask(step.cinder, step.record, deadline):
         step.action = 'wait'
 
 

@@ -19,6 +19,7 @@ that was answered asks again when its record goes away, and the one that was not
 asks again when there is none.
 """
 
+import logging
 import random
 import time
 import typing
@@ -26,7 +27,9 @@ import typing
 from osc_backup_port import errors, record
 from osc_backup_port.cinder import resources
 
-# Seconds, at most, before each further try.
+LOG = logging.getLogger(__name__)
+
+# Seconds, at most, before each further try; the last one for all that come after it.
 _PAUSES = (0.5, 1.0, 2.0, 4.0)
 
 
@@ -48,19 +51,25 @@ def look(cinder: Cinder, backup_id: str) -> resources.Backup | None:
         return None
 
 
-def ask(cinder: Cinder, item: record.BackupRecord) -> bool:
+def ask(cinder: Cinder, item: record.BackupRecord, deadline: float) -> bool:
     """Ask for the import; tell whether it is ours, and not that of another run.
 
-    :raises errors.CinderError: refused, or failed several times
+    :param deadline: of the monotonic clock
+    :raises errors.CinderError: refused, or not done until then
     """
-    for pause in _PAUSES:
+    tries = 0
+    while True:
         try:
             return _ask_once(cinder, item)
-        except errors.OutcomeUnknown:
+        except errors.OutcomeUnknown as error:
             if look(cinder, item.id) is not None:
                 return False
-        _pause(pause)
-    return _ask_once(cinder, item)
+            pause = error.retry_after or _pause(tries)
+            tries += 1
+            if pause > _left(deadline) or (tries > len(_PAUSES) and not error.may_pass):
+                raise
+            LOG.info('%s Asking again in %.1f s.', error.problem, pause)
+        time.sleep(pause)
 
 
 def wait(
@@ -73,12 +82,12 @@ def wait(
     :raises errors.CinderError: refused, failed, or gone several times
     """
     ours = False
-    for pause in _PAUSES:
+    for tries in range(len(_PAUSES)):
         try:
             return cinder.wait(item.id, _left(deadline)), ours
         except errors.NotFound:
-            _pause(pause)
-            ours = ask(cinder, item)
+            time.sleep(_pause(tries))
+            ours = ask(cinder, item, deadline)
     return cinder.wait(item.id, _left(deadline)), ours
 
 
@@ -90,9 +99,9 @@ def _ask_once(cinder: Cinder, item: record.BackupRecord) -> bool:
     return True
 
 
-def _pause(longest: float) -> None:
-    # By chance, or the runs would meet again.
-    time.sleep(longest * random.random())  # noqa: S311
+def _pause(tries: int) -> float:
+    # By chance, or two runs would meet again.
+    return _PAUSES[min(tries, len(_PAUSES) - 1)] * random.random()  # noqa: S311
 
 
 def _left(deadline: float) -> float:

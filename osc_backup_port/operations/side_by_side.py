@@ -17,6 +17,7 @@ import concurrent.futures
 import typing
 
 from osc_backup_port import errors
+from osc_backup_port.cinder import patience
 
 #: As many as a requests session keeps connections for, less some air.
 WORKERS = 8
@@ -46,6 +47,10 @@ def each(
                 raise
             except errors.PortError as error:
                 results.append(error)
+    except errors.Interrupted:
+        # Those at work may be waiting for a cloud that does not answer.
+        patience.stop_waiting()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
     return results

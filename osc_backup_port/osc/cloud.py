@@ -36,9 +36,11 @@ class OtherCloud:
     It has what our own client for Block Storage takes from OSC's client manager.
 
     :param region: of openstacksdk
+    :ivar name: what messages call it
     """
 
     def __init__(self, region: typing.Any) -> None:
+        self.name: str = region.name
         self.config: collections.abc.Mapping[str, typing.Any] = region.config
         self.session = region.get_session()
         self.region_name = region.region_name
@@ -48,11 +50,15 @@ class OtherCloud:
     def get_configuration(self) -> collections.abc.Mapping[str, typing.Any]:
         return self.config
 
-    def cinder(self) -> 'backups.BackupService':
-        """Return the Block Storage service of this cloud."""
-        from osc_backup_port.cinder import backups
+    def cinder(self, timeout: float) -> 'backups.BackupService':
+        """Return the Block Storage service of this cloud.
 
-        return backups.BackupService.from_client_manager(self)
+        :param timeout: seconds that it may be silent
+        """
+        from osc_backup_port.cinder import backups, patience
+
+        waits = patience.Patience(timeout, f'Cloud {self.name}')
+        return backups.BackupService.from_client_manager(self, waits=waits)
 
 
 class CloudCommand(base.CommandMixin):
@@ -65,12 +71,20 @@ class CloudCommand(base.CommandMixin):
         """What clouds.yaml says of the cloud in use."""
         return typing.cast(collections.abc.Mapping[str, typing.Any], self.app.cloud.config)
 
-    def cinder(self) -> 'backups.BackupService':
-        """Return the Block Storage service of the cloud in use."""
-        from osc_backup_port.cinder import backups
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        self._timeout: float | None = getattr(parsed_args, 'timeout', None)
+        return super().run(parsed_args)
 
-        self.authenticate()
-        return backups.BackupService.from_client_manager(self.app.client_manager)
+    def cinder(self) -> 'backups.BackupService':
+        """Return the Block Storage service of the cloud in use.
+
+        It may be silent as long as ``--timeout`` says, in a command that has the option.
+        """
+        from osc_backup_port.cinder import backups, login, patience
+
+        waits = patience.Patience(patience.DEFAULT if self._timeout is None else self._timeout)
+        login.run(self.authenticate, lambda: self.app.client_manager.session, waits)
+        return backups.BackupService.from_client_manager(self.app.client_manager, waits=waits)
 
     def other_cloud(self, name: str) -> OtherCloud:
         """Return another cloud of clouds.yaml.

@@ -82,7 +82,7 @@ class MigrateBackup(cloud.CloudCommand, command.Lister):
         if unfound:
             raise unfound[0]
         other = self.other_cloud(parsed_args.to_cloud)
-        target_cinder = other.cinder()
+        target_cinder = other.cinder(parsed_args.timeout)
         with (
             self.open_pool(parsed_args, next(iter(records.found.values()))) as source,
             cluster.open_pool(

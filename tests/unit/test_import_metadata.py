@@ -245,6 +245,27 @@ def test_service_that_always_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     assert failures == ['HTTP 500']
 
 
+class Busy(FakeCinder):
+    """Does not take the first imports that it is asked for."""
+
+    times = 7
+
+    def import_record(self, item: BackupRecord) -> str:
+        self.times -= 1
+        if self.times >= 0:
+            raise errors.OutcomeUnknown('HTTP 429', may_pass=True, retry_after=0.01)
+        return super().import_record(item)
+
+
+def test_asked_again_until_the_timeout() -> None:
+    cinder = Busy()
+    assert import_(cinder, [records.make_record()]) == ({records.ID: 'imported'}, [])
+    cinder = Busy()
+    options = import_metadata.Options(timeout=0)
+    assert import_(cinder, [records.make_record()], options)[1] == ['HTTP 429']
+    assert cinder.times == 6
+
+
 class AnswerLost(FakeCinder):
     """The import is done, and its answer does not arrive."""
 

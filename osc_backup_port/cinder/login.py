@@ -1,0 +1,44 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""The first token of a command, which OSC asks for."""
+
+import collections.abc
+import typing
+
+from keystoneauth1 import exceptions as keystone_exceptions
+
+from osc_backup_port.cinder import faults, patience
+
+
+def run(
+    authenticate: collections.abc.Callable[[], None],
+    session: collections.abc.Callable[[], typing.Any],
+    waits: patience.Patience,
+) -> None:
+    """Log in, however long the cloud may be silent.
+
+    :param authenticate: makes the session, and asks for a token through it
+    :param session: returns the session
+    :raises errors.NotPermitted: the cloud does not accept the credentials
+    :raises errors.CinderError: it cannot be asked
+    """
+    with faults.as_errors('log in'):
+        try:
+            authenticate()
+        except keystone_exceptions.Unauthorized:
+            raise
+        except keystone_exceptions.ClientException:
+            # The session was not there before, so this was its one impatient request.
+            waits.attach(session())
+            authenticate()
