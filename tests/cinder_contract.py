@@ -76,6 +76,7 @@ class CinderContract:
 
     def test_admin(self, cinder: typing.Any) -> None:
         cinder.check_admin()
+        cinder.check_project()
 
     def test_check_import_leaves_nothing(self, cinder: typing.Any) -> None:
         before = {backup.id for backup in cinder.list(all_projects=True)}

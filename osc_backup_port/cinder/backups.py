@@ -18,6 +18,7 @@ import time
 import typing
 
 from cinderclient import exceptions as cinder_exceptions
+from keystoneauth1 import identity
 
 from osc_backup_port import errors, record_rules
 from osc_backup_port import record as record_module
@@ -26,6 +27,8 @@ from osc_backup_port.cinder import faults, patience, projects, resources
 
 #: In base64, and no JSON.
 _NO_RECORD = 'bm90aGluZw=='
+# As no release calls a column of a backup.
+_NO_FILTER = 'port_no_such_filter'
 _ANY_DRIVER = 'cinder.backup.drivers.ceph.CephBackupDriver'
 
 _PROJECT_ID = 'os-backup-project-attr:project_id'
@@ -142,7 +145,11 @@ class BackupService:
     def list(
         self, volume_id: str | None = None, all_projects: bool = False
     ) -> collections.abc.Sequence[resources.Backup]:
-        """Return the backups of the project, or of one volume, oldest first."""
+        """Return the backups of the project, or of one volume, oldest first.
+
+        :raises errors.NotPermitted: of all projects, and the caller is no admin; or of the
+            project, and the token belongs to none
+        """
         with faults.as_errors('list the backups', 'backup:get_all'):
             return self._list({'volume_id': volume_id} if volume_id else {}, all_projects)
 
@@ -260,12 +267,52 @@ class BackupService:
     def check_admin(self) -> None:
         """Make sure that the caller sees what belongs to all projects.
 
-        Others are shown the backups of their own project without a word.
+        Others are shown the backups of their own project without a word, whatever else they
+        may do.  So Cinder is asked with a filter that there is not: it refuses it, since 3.31,
+        or leaves it out, before that, for all but those whom it shows all projects.
+        Source: ``cinder/api/common.py``, ``reject_invalid_filters``; ``cinder/backup/api.py``,
+        ``API.get_all``.
 
         :raises errors.NotPermitted: the caller is no admin
         """
-        with faults.as_errors('list the backup services', 'volume_extension:services:index'):
-            self._client.services.list(binary='cinder-backup')
+        query = {'all_tenants': 1, _NO_FILTER: 'x'}
+        with faults.as_errors('list the backups of all projects', 'backup:get_all'):
+            try:
+                if not self._client.backups.list(search_opts=query, limit=1):
+                    return
+            except cinder_exceptions.BadRequest:
+                pass
+        raise errors.NotPermitted(
+            'Cannot list the backups of all projects: Cinder takes the caller for no admin, and '
+            'shows only those of the own project.',
+            'Use a user with the admin role (the rule is context_is_admin in the policy of '
+            'Cinder). Without --all-projects the backups of the own project are meant.',
+        )
+
+    def check_project(self) -> None:
+        """Make sure that the token is one of a project.
+
+        :raises errors.NotPermitted: it is not; an imported backup would belong to none
+        """
+        client = self._client.client
+        auth = client.auth or client.session.auth
+        if not isinstance(auth, identity.BaseIdentityPlugin):
+            return  # Without Keystone there is nothing to be known.
+        with faults.as_errors('log in'):
+            access = auth.get_access(client.session)
+        if access.project_id:
+            return
+        owner = 'neither a project nor a domain'
+        if access.domain_id:
+            owner = f'domain {access.domain_name or access.domain_id}, and to no project'
+        elif getattr(access, 'system_scoped', False):
+            owner = 'the system, and to no project'
+        raise errors.NotPermitted(
+            f'The token belongs to {owner}. An imported backup has to belong to a project, and '
+            'so have those that are listed.',
+            'For an import: --project <project>; to list: --all-projects; or name a project in '
+            'the credentials: --os-project-name <project>',
+        )
 
     def wait(self, backup_id: str, timeout: float, pause: float = FIRST_PAUSE) -> resources.Backup:
         """Look until the backup is ``available`` or in an error, or *timeout*.
@@ -313,7 +360,10 @@ class BackupService:
     ) -> collections.abc.Sequence[resources.Backup]:
         options: dict[str, typing.Any] = dict(filters)
         if all_projects:
+            self.check_admin()
             options['all_tenants'] = 1
+        else:
+            self.check_project()
         found = [_backup(item) for item in self._client.backups.list(search_opts=options)]
         return sorted(found, key=lambda backup: (backup.created_at or '', backup.id))
 

@@ -14,6 +14,7 @@
 
 import collections.abc
 import contextlib
+import json
 import typing
 
 from cinderclient import exceptions as cinder_exceptions
@@ -52,9 +53,10 @@ def as_errors(
             f'Cannot {action}: the catalog of this cloud has no Block Storage endpoint for '
             f'this region and interface ({error}).',
             'Look at: openstack catalog list; then at region_name and interface of the cloud in '
-            'clouds.yaml.',
+            'clouds.yaml. A token of no project may be shown none: --os-project-name <project>',
         ) from error
-    except keystone_exceptions.Unauthorized as error:
+    except (keystone_exceptions.Unauthorized, keystone_exceptions.NotFound) as error:
+        # To Keystone a token that it cannot read is one that is not there.
         raise _not_logged_in(action, error) from error
     except keystone_exceptions.ConnectionError as error:
         raise errors.OutcomeUnknown(
@@ -112,10 +114,27 @@ def _from_response(
 
 
 def _not_logged_in(action: str, error: object) -> errors.NotPermitted:
+    if _was_by_token(error):
+        return errors.NotPermitted(
+            f'Cannot {action}: the token that was given as a credential (OS_TOKEN, auth_type '
+            'v3token) has expired, or was revoked.',
+            'Get a new one with a password: openstack token issue; a run that takes longer than '
+            'a token is valid needs a password or an application credential.',
+        )
     return errors.NotPermitted(
         f'Cannot {action}: the cloud does not accept the credentials ({error}).',
         'Look at them with: openstack token issue',
     )
+
+
+def _was_by_token(error: object) -> bool:
+    """Tell whether Keystone refused to give a token for a token."""
+    request = getattr(getattr(error, 'response', None), 'request', None)
+    try:
+        asked = json.loads(getattr(request, 'body', None) or '')
+        return 'token' in asked['auth']['identity']['methods']
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _shorten(message: object) -> str:

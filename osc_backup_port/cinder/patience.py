@@ -63,17 +63,13 @@ def stop_waiting() -> None:
 
 
 class _NotNow(Exception):
-    """A request was not answered, and may be repeated.
-
-    :ivar left: seconds for that
-    """
+    """A request was not answered, and may be repeated."""
 
     def __init__(self, reason: str, answer: requests.Response | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
         self.answer = answer
         self.retry_after = retry_after(answer)
-        self.left = 0.0
 
 
 class Patience:
@@ -86,13 +82,14 @@ class Patience:
     :ivar seconds: how long
     """
 
-    def __init__(self, seconds: float = DEFAULT, cloud: str = 'The cloud') -> None:
+    def __init__(self, seconds: float = DEFAULT, cloud: str = 'the cloud') -> None:
         """Begin anew.
 
         :param cloud: what messages call it
         """
         self.seconds = seconds
         self._cloud = cloud
+        self._called = f'{cloud[:1].upper()}{cloud[1:]}'
         self._silent_since: float | None = None
         self._told = 0.0
         self._lock = threading.Lock()
@@ -158,7 +155,7 @@ class Patience:
         with self._lock:
             was_told, self._silent_since, self._told = self._told, None, 0.0
         if was_told:
-            LOG.warning('%s answers again.', self._cloud)
+            LOG.warning('%s answers again.', self._called)
         return answer
 
     def _pause(self, state: tenacity.RetryCallState) -> float:
@@ -175,7 +172,7 @@ class Patience:
         with self._lock:
             if self._silent_since is None:
                 self._silent_since = state.start_time
-        left = error.left = self._left(state)
+        left = self._left(state)
         return _stopping.is_set() or left <= 0 or left < (error.retry_after or 0)
 
     def _left(self, state: tenacity.RetryCallState) -> float:
@@ -195,7 +192,7 @@ class Patience:
             self._told = now
         LOG.warning(
             '%s does not answer (%s). Trying again, for %.0f s at most.',
-            self._cloud,
+            self._called,
             error.reason,
             max(self._left(state), 0),
         )
@@ -204,12 +201,11 @@ class Patience:
         if error.retry_after is not None and error.retry_after > 0 and not _stopping.is_set():
             return errors.NoAnswer(
                 f'{self._cloud} asks to wait {error.retry_after:.0f} s ({error.reason}), longer '
-                f'than the {max(error.left, 0):.0f} s that are left.',
+                f'than this command waits ({self.seconds:.0f} s).',
                 _AGAIN,
             )
         return errors.NoAnswer(
-            f'{self._cloud} does not answer ({error.reason}), and did not within '
-            f'{self.seconds:.0f} s.',
+            f'{self._cloud} did not answer for {self.seconds:.0f} s ({error.reason}).',
             f'Look at the endpoints: openstack catalog list. {_AGAIN}',
         )
 

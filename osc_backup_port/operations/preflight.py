@@ -31,6 +31,8 @@ class Cinder(typing.Protocol):
     @property
     def project(self) -> resources.Project | None: ...
 
+    def check_project(self) -> None: ...
+
     def check_import(self) -> None: ...
 
     def driver(self) -> resources.Driver | None: ...
@@ -68,6 +70,8 @@ def check(needs: collections.abc.Iterable[Need]) -> Findings:
     """Return what stands in the way of all: rights, services, drivers, quotas."""
     found = Findings()
     for need in needs:
+        if not _look(found.obstacles, need.cinder.check_project):
+            continue
         may_import = _look(found.obstacles, _check_rights, need)
         told = Findings()
         _look(told.obstacles, _check_driver, need, told.notes)

@@ -57,7 +57,7 @@ class OtherCloud:
         """
         from osc_backup_port.cinder import backups, patience
 
-        waits = patience.Patience(timeout, f'Cloud {self.name}')
+        waits = patience.Patience(timeout, f'cloud {self.name}')
         return backups.BackupService.from_client_manager(self, waits=waits)
 
 

@@ -117,11 +117,16 @@ class FakeCinder:
         self, volume_id: str | None = None, all_projects: bool = False
     ) -> collections.abc.Sequence[resources.Backup]:
         self._check('list')
+        if all_projects:
+            self.check_admin()
         shown = [row.shown for row in self.rows.values() if not row.deleted]
         return [item for item in shown if volume_id in (None, item.volume_id)]
 
     def check_admin(self) -> None:
         self._check('check_admin')
+
+    def check_project(self) -> None:
+        self._check('check_project')
 
     def check_import(self) -> None:
         self._check('check_import')

@@ -12,6 +12,7 @@
 
 """The Block Storage room: the client it makes, and what becomes of its failures."""
 
+import json
 import types
 import typing
 from unittest import mock
@@ -22,6 +23,7 @@ from cinderclient.v3 import client as v3_client
 from keystoneauth1 import discover
 from keystoneauth1 import exceptions as keystone_exceptions
 from keystoneauth1 import session as keystone_session
+from keystoneauth1.identity import generic
 
 from osc_backup_port import errors
 from osc_backup_port.cinder import backups, client, faults
@@ -106,6 +108,9 @@ def http(code: int, message: str = 'told') -> Exception:
         (http(413, 'Maximum number'), errors.CinderError, 'openstack quota set --backups'),
         (http(500), errors.OutcomeUnknown, 'openstack volume service list'),
         (http(504), errors.OutcomeUnknown, 'openstack volume service list'),
+        (http(503, 'Service Unavailable'), errors.OutcomeUnknown, 'Unavailable (HTTP 503)'),
+        (http(429), errors.OutcomeUnknown, 'told (HTTP 429)'),
+        (errors.NoAnswer('the cloud did not answer'), errors.NoAnswer, 'the cloud did not answer'),
         (http(503, 'could not be found'), errors.CinderError, 'openstack volume service list'),
         (http(400, 'x' * 5000), errors.CinderError, 'xx ... xx'),
         (keystone_exceptions.ConnectFailure('refused'), errors.OutcomeUnknown, 'does not answer'),
@@ -149,10 +154,62 @@ def test_backup_of_an_old_release() -> None:
 
 def test_list_asks_for_other_projects_only_when_told() -> None:
     service, made = make_service()
+    made.client = types.SimpleNamespace(auth=None, session=types.SimpleNamespace(auth=None))
     service.list()
     made.backups.list.assert_called_with(search_opts={})
     service.list('5', all_projects=True)
     made.backups.list.assert_called_with(search_opts={'volume_id': '5', 'all_tenants': 1})
+
+
+@pytest.mark.parametrize('answer', [http(400, 'Invalid filters'), [{'id': '5', 'status': 'x'}]])
+def test_who_is_no_admin_is_not_shown_a_part(answer: typing.Any) -> None:
+    service, made = make_service()
+    made.backups.list.side_effect = [answer]
+    with pytest.raises(errors.NotPermitted, match='shows only those of the own project'):
+        service.list(all_projects=True)
+    assert made.backups.list.call_count == 1
+
+
+def with_token(**access: typing.Any) -> backups.BackupService:
+    service, made = make_service()
+    shown: dict[str, typing.Any] = {
+        'project_id': None,
+        'domain_id': None,
+        'domain_name': None,
+        'system_scoped': False,
+    }
+    auth = mock.create_autospec(generic.Password, instance=True)
+    auth.get_access.return_value = types.SimpleNamespace(**{**shown, **access})
+    made.client = types.SimpleNamespace(auth=None, session=types.SimpleNamespace(auth=auth))
+    return service
+
+
+@pytest.mark.parametrize(
+    ('access', 'told'),
+    [
+        ({}, 'belongs to neither a project nor a domain'),
+        ({'system_scoped': True}, 'belongs to the system, and to no project'),
+        ({'domain_id': '5', 'domain_name': 'shop'}, 'belongs to domain shop, and to no project'),
+    ],
+)
+def test_token_of_no_project(access: dict[str, typing.Any], told: str) -> None:
+    service = with_token(**access)
+    with pytest.raises(errors.NotPermitted, match=told) as caught:
+        service.check_project()
+    assert '--project <project>' in str(caught.value)
+    with pytest.raises(errors.NotPermitted, match='belongs to'):
+        service.list()
+    with_token(project_id='5').check_project()
+
+
+@pytest.mark.parametrize(
+    ('method', 'told'), [('token', 'has expired, or was revoked'), ('password', 'token issue')]
+)
+def test_credentials_that_are_not_accepted(method: str, told: str) -> None:
+    body = json.dumps({'auth': {'identity': {'methods': [method]}}}).encode()
+    response = types.SimpleNamespace(request=types.SimpleNamespace(body=body))
+    with pytest.raises(errors.NotPermitted, match=told), faults.as_errors('log in'):
+        raise keystone_exceptions.Unauthorized('no', response=response)
 
 
 def test_room() -> None:

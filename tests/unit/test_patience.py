@@ -105,7 +105,7 @@ def serve() -> collections.abc.Iterator[typing.Callable[..., Server]]:
 
 def session(seconds: float = 20) -> tuple[keystone_session.Session, patience.Patience]:
     made = keystone_session.Session()
-    waits = patience.Patience(seconds, 'Cloud dst')
+    waits = patience.Patience(seconds, 'cloud dst')
     waits.attach(made)
     return made, waits
 
@@ -143,7 +143,7 @@ def test_longer_than_there_is_time_for(serve: typing.Callable[..., Server]) -> N
     server = serve((429, {'Retry-After': '3600'}))
     with pytest.raises(errors.NoAnswer, match=r'asks to wait 3600 s \(HTTP 429') as caught:
         session()[0].get(server.url)
-    assert 'longer than the 20 s that are left' in str(caught.value)
+    assert 'longer than this command waits (20 s)' in str(caught.value)
     assert len(server.asked) == 1
 
 
@@ -178,7 +178,9 @@ def test_one_budget_for_all_requests(serve: typing.Callable[..., Server]) -> Non
     made, _ = session(1)
     began = time.monotonic()
     for _number in range(20):
-        with pytest.raises(errors.NoAnswer, match=r'does not answer \(HTTP 502 Bad Gateway\)'):
+        with pytest.raises(
+            errors.NoAnswer, match=r'did not answer for 1 s \(HTTP 502 Bad Gateway\)'
+        ):
             made.get(server.url)
     assert time.monotonic() - began < 5
 

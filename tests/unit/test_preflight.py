@@ -83,6 +83,13 @@ def test_no_service_is_up(cinder: FakeCinder) -> None:
     assert 'HTTP 503' in refused(cinder, plan(cinder, make_chain()))
 
 
+def test_token_of_no_project(cinder: FakeCinder) -> None:
+    cinder.refuse['check_project'] = errors.NotPermitted('belongs to the system')
+    planned = plan(cinder, make_chain())
+    assert 'belongs to the system' in refused(cinder, planned)
+    assert planned.notes == []
+
+
 def test_into_a_project(cinder: FakeCinder) -> None:
     planned = plan(cinder, make_chain(), project='demo')
     import_metadata.run(planned, import_metadata.Options())
