@@ -163,7 +163,8 @@ def start(daemon: Daemon) -> bool:
         child = subprocess.Popen(
             daemon.command,
             env={**daemon.environment, MARK: daemon.mark},
-            cwd=daemon.root,
+            # As init does; the OSD of Debian 13 finds its plugins only from here.
+            cwd='/',
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -58,6 +58,14 @@ def test_starts_once_and_stops(sleeper: Daemon) -> None:
     assert not process.stop(sleeper)
 
 
+def test_a_daemon_starts_in_the_root_folder(sleeper: Daemon) -> None:
+    # Where the OSD of Debian 13 looks for "lib/x86_64-linux-gnu/rados-classes".
+    process.launch(sleeper)
+    found = process.running(sleeper)
+    assert found is not None
+    assert os.readlink(f'/proc/{found.pid}/cwd') == '/'
+
+
 @pytest.mark.parametrize('field', ['ticks', 'boot'])
 def test_a_pid_that_now_belongs_to_somebody_else_is_left_alone(
     sleeper: Daemon, field: str
