@@ -23,14 +23,39 @@ from collections.abc import Sequence
 class PortError(Exception):
     """The root of all errors of this package.
 
+    Each of its parts is one line. A line break in one of them came with a name or a file, and
+    is shown as such.
+
     :param problem: the object, what was found and what was expected
     :param hint: what to do next, best a command to type
+    :param details: lines that go between the two
     """
 
-    def __init__(self, problem: str, hint: str | None = None) -> None:
+    def __init__(
+        self, problem: str, hint: str | None = None, details: 'Sequence[str | PortError]' = ()
+    ) -> None:
         self.problem = problem
+        self.details = list(details)
         self.hint = hint
-        super().__init__(problem if hint is None else f'{problem}\n{hint}')
+        super().__init__('\n'.join(self.lines()))
+
+    @classmethod
+    def of_several(cls, failures: 'Sequence[PortError]') -> 'PortError':
+        """Return one error that tells what *failures* tell, with the hint of the first."""
+        told = [part for one in failures for part in (one.problem, *one.details)]
+        return cls(failures[0].problem, failures[0].hint, told[1:])
+
+    def lines(self) -> list[str]:
+        """Return the lines of the message."""
+        told = [self.problem]
+        for detail in self.details:
+            told += detail.lines() if isinstance(detail, PortError) else [detail]
+        return told if self.hint is None else [*told, self.hint]
+
+    def in_one_line(self) -> str:
+        """Return the message without the hint, to be a part of another one."""
+        told = [self.problem, *(str(detail).strip() for detail in self.details)]
+        return ' '.join(told)
 
 
 class InvalidInput(PortError):
@@ -101,12 +126,11 @@ class OutcomeUnknown(CinderError):
 class SomeFailed(PortError):
     """Some objects of a request failed, and the others were done.
 
-    :param failures: one message for each object that failed
+    :param failures: of the objects that failed; of equal ones, the first is told
     """
 
-    def __init__(self, summary: str, failures: Sequence[str]) -> None:
-        self.failures = list(failures)
-        super().__init__('\n'.join([summary, *self.failures]))
+    def __init__(self, summary: str, failures: Sequence[str | PortError]) -> None:
+        super().__init__(summary, details=list({str(one): one for one in failures}.values()))
 
 
 class Interrupted(KeyboardInterrupt):

@@ -82,8 +82,9 @@ class BackupRecord:
         findings = record_rules.check(backup_service, fields)
         if findings or backup_service is None:
             raise errors.InvalidRecord(
-                '\n  - '.join([f'{source} is not a record that Cinder can use:', *findings]),
+                f'{source} is not a record that Cinder can use:',
                 _EXPORT_ANEW,
+                [f'  - {finding}' for finding in findings],
             )
         return cls(backup_service, compact, types.MappingProxyType(fields))
 

@@ -210,7 +210,7 @@ def make_backup(
     try:
         records = record_file.read_records(raw_record or b'', f'{where}/{names.RECORD}')
     except errors.InvalidInput as error:
-        raise sealed.damaged(f'{where}/{names.RECORD}', error.problem.rstrip('.')) from error
+        raise sealed.damaged(f'{where}/{names.RECORD}', error.in_one_line().rstrip('.')) from error
     if [found.id for found in records] != [increment.backup_id]:
         raise sealed.damaged(f'{where}/{names.RECORD}', 'is not the record of that backup')
     return Backup(image, increment, records[0], metadata)

@@ -135,10 +135,10 @@ class BackupService:
                 + (' --all-projects' if all_projects else ''),
             )
         if len(found) > 1:
-            lines = [f'\n  {b.id}  created {b.created_at}, {b.status}' for b in found]
             raise errors.InvalidInput(
-                f'{len(found)} backups have the name {name_or_id!r}:{"".join(lines)}',
+                f'{len(found)} backups have the name {name_or_id!r}:',
                 'Give one of these ids instead of the name.',
+                [f'  {b.id}  created {b.created_at}, {b.status}' for b in found],
             )
         return found[0]
 

@@ -134,9 +134,7 @@ def _decode_all(
     if len(failures) == 1:
         raise failures[0]
     if failures:
-        raise errors.InvalidRecord(
-            '\n'.join(error.problem for error in failures), failures[0].hint
-        )
+        raise errors.InvalidRecord.of_several(failures)
     return records
 
 
@@ -148,7 +146,7 @@ def _decode(pair: _Pair, source: str) -> record_module.BackupRecord:
     except errors.InvalidRecord as error:
         if pair.cut:
             raise errors.InvalidRecord(
-                error.problem,
+                error.in_one_line(),
                 'It looks like one line of a table whose lines were wrapped (grep takes only '
                 'the first of them); give the whole output of cinder backup-export.',
             ) from None

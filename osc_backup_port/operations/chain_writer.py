@@ -267,7 +267,9 @@ def undone_on_error(writer: ChainWriter) -> Iterator[None]:
         try:
             writer.undo()
         except errors.PortError as second:
+            first = error if isinstance(error, errors.PortError) else errors.PortError(str(error))
+            and_then = f'And what was done so far could not be undone: {second.problem}'
             raise errors.CephError(
-                f'{error}\nAnd what was done so far could not be undone: {second}'
+                first.problem, first.hint, [*first.details, and_then, *second.details]
             ) from error
         raise

@@ -223,7 +223,7 @@ def run(
 def _all_of(obstacles: list[errors.PortError]) -> errors.PortError:
     if len(obstacles) == 1:
         return obstacles[0]
-    return errors.SomeFailed('Nothing was imported:', [str(error) for error in obstacles])
+    return errors.SomeFailed('Nothing was imported:', obstacles)
 
 
 def _snapshot_there(

@@ -200,8 +200,7 @@ def run(planned: Plan, options: Options) -> list[Step]:
     :raises errors.NotPermitted: the caller may not import records
     """
     if planned.obstacles:
-        told = [str(error) for error in planned.obstacles]
-        raise errors.SomeFailed('Nothing was imported:', told)
+        raise errors.SomeFailed('Nothing was imported:', planned.obstacles)
     failed: set[str] = set()
     for steps in planned.generations:
         for step in steps:

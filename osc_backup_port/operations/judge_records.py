@@ -295,6 +295,5 @@ def _size_mismatch(backup: record.BackupRecord, place: str, size: int) -> Findin
 
 def _unreadable(backup_id: str, problem: errors.PortError) -> Finding:
     code = 'invalid-record' if isinstance(problem, errors.InvalidRecord) else 'unchecked'
-    text = problem.problem.replace('\n', ' ')
     hint = problem.hint or f'{_BACKUP} show {backup_id}'
-    return Finding(code, f'backup {backup_id}', text, hint, backup_id)
+    return Finding(code, f'backup {backup_id}', problem.in_one_line(), hint, backup_id)

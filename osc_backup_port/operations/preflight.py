@@ -130,7 +130,7 @@ def _check_rights(need: Need) -> None:
         if project is None:
             raise
         raise errors.NotPermitted(
-            f'Project {project.name} ({project.id}): {error.problem}',
+            f'Project {project.name} ({project.id}): {error.in_one_line()}',
             f'Add the role, and run this command again: {project.add_role}',
         ) from error
 
@@ -140,7 +140,7 @@ def _check_driver(need: Need, notes: list[str]) -> None:
     try:
         driver = need.cinder.driver()
     except errors.PortError as error:
-        notes.append(f'{_unknown_driver(items)} {error.problem}')
+        notes.append(f'{_unknown_driver(items)} {error.in_one_line()}')
         return
     if driver is None:
         notes.append(f'{_unknown_driver(items)} No backup is there yet that could tell.')
@@ -206,7 +206,7 @@ def _check_quota(need: Need, notes: list[str]) -> None:
     try:
         room = need.cinder.room()
     except errors.PortError as error:
-        notes.append(f'Whether the quota of {where} has room is not known. {error.problem}')
+        notes.append(f'Whether the quota of {where} has room is not known. {error.in_one_line()}')
         return
     short = []
     if room.backups is not None and room.backups < len(need.new):

@@ -61,7 +61,7 @@ def read_files(
     if len(failures) == 1:
         raise failures[0]
     if failures:
-        raise errors.InvalidInput('\n'.join(error.problem for error in failures), failures[0].hint)
+        raise errors.InvalidInput.of_several(failures)
     return list(found.values())
 
 

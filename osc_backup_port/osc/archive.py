@@ -264,9 +264,8 @@ class ImportBackupArchive(cloud.CloudCommand, command.Lister):
     ) -> Columns:
         """Return the rows; each error is told once, after them."""
         if findings:
-            told = list(dict.fromkeys(str(error) for error in findings))
             summary = failures.heading('imported', is_dry_run, is_started)
-            self.fail_after_output(errors.SomeFailed(summary, told))
+            self.fail_after_output(errors.SomeFailed(summary, findings))
         return _imported(steps, is_dry_run)
 
 

@@ -20,7 +20,7 @@ import typing
 from osc_lib.command import command
 
 from osc_backup_port import errors, units
-from osc_backup_port.osc import archive_place, base, ceph_options, cloud, progress_bar
+from osc_backup_port.osc import archive_place, base, ceph_options, cloud, progress_bar, terminal
 
 Columns = tuple[tuple[str, ...], collections.abc.Iterable[tuple[object, ...]]]
 
@@ -88,7 +88,7 @@ class ShowBackupArchive(cloud.CloudCommand, command.Lister):
         if parsed_args.formatter != 'table':
             return int(super().produce_output(parsed_args, column_names, data))
         for line in _tree(self._contents, parsed_args.long):
-            self.app.stdout.write(f'{line}\n')
+            terminal.write_line(self.app.stdout, line)
         return 0
 
 
@@ -178,7 +178,7 @@ class VerifyBackupArchive(cloud.CloudCommand, command.Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
         verdicts = []
-        told = []
+        told: list[errors.PortError] = []
         with progress_bar.shown(not parsed_args.no_progress) as shown:
             try:
                 for verdict in self._verdicts(parsed_args, shown):
@@ -186,8 +186,8 @@ class VerifyBackupArchive(cloud.CloudCommand, command.Lister):
             except errors.InvalidInput as error:
                 if not verdicts:
                     raise
-                told.append(str(error))
-        told = [*(str(verdict.problem) for verdict in verdicts if verdict.problem), *told]
+                told.append(error)
+        told = [*(verdict.problem for verdict in verdicts if verdict.problem), *told]
         if told:
             self.fail_after_output(errors.SomeFailed('The archive is damaged:', told))
         return ('ID', 'Image', 'Result'), [

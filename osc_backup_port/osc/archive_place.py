@@ -66,6 +66,6 @@ def read_catalog(name: str) -> typing.Any:
 
 def tell_damage(command: base.CommandMixin, contents: typing.Any) -> None:
     """Let a command print what it can, and tell then what cannot be read."""
-    told = list(dict.fromkeys(str(damage.error) for damage in contents.damage()))
+    told = [damage.error for damage in contents.damage()]
     if told:
         command.fail_after_output(errors.SomeFailed('A part of the archive is damaged:', told))

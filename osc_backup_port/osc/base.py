@@ -24,15 +24,18 @@ import sys
 import types
 import typing
 
+from cliff import show
 from osc_lib import exceptions as osc_exceptions
 
 from osc_backup_port import errors
+from osc_backup_port.osc import terminal
 
 
 class CommandMixin:
     """Goes before one of osc-lib's command classes.
 
-    Every error becomes a ``CommandError`` here and nowhere else.  A command
+    Every error becomes a ``CommandError`` here and nowhere else, and what is
+    printed is escaped (see :mod:`~osc_backup_port.osc.terminal`).  A command
     that did a part of its work prints its columns and then tells, through
     :meth:`fail_after_output`, what it could not do: the exit code is 1.
     """
@@ -40,6 +43,13 @@ class CommandMixin:
     _failure: errors.PortError | None = None
     app: typing.Any
     auth_required: bool
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)  # type: ignore[misc]
+        tell = parser.error
+        # It repeats what was typed, which may be the name of a file.
+        setattr(parser, 'error', lambda message: tell(terminal.escape(message)))  # noqa: B010
+        return parser
 
     def authenticate(self) -> None:
         """Do now what a command with ``auth_required = False`` put off.
@@ -53,7 +63,22 @@ class CommandMixin:
         """Print the columns first, then *failure*, and make the exit code 1."""
         self._failure = failure
 
+    def produce_output(
+        self,
+        parsed_args: argparse.Namespace,
+        column_names: collections.abc.Sequence[str],
+        data: typing.Any,
+    ) -> int:
+        form = parsed_args.formatter
+        names = tuple(terminal.heading(name, form) for name in column_names)
+        if isinstance(self, show.ShowOne):
+            data = tuple(terminal.cell(value, form) for value in data)
+        else:
+            data = [tuple(terminal.cell(value, form) for value in row) for row in data]
+        return int(super().produce_output(parsed_args, names, data))  # type: ignore[misc]
+
     def run(self, parsed_args: argparse.Namespace) -> int:
+        terminal.guard_logs()
         try:
             with _signals_as_errors():
                 code: int = super().run(parsed_args)  # type: ignore[misc]
@@ -64,9 +89,11 @@ class CommandMixin:
             hint = 'Run the same command again: completed work is kept.'
             raise osc_exceptions.CommandError(f'{stopped}\n{hint}') from stopped
         except errors.PortError as error:
-            raise osc_exceptions.CommandError(str(error)) from error
+            text = terminal.escape_lines(error.lines())
+            raise osc_exceptions.CommandError(text) from error
         except OSError as error:
-            raise osc_exceptions.CommandError(_describe_os_error(error)) from error
+            text = terminal.escape(_describe_os_error(error))
+            raise osc_exceptions.CommandError(text) from error
 
 
 class ColumnsBesideData:

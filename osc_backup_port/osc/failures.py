@@ -42,17 +42,21 @@ def some_failed(
     """
     groups: dict[str, list[tuple[str | None, errors.PortError]]] = {}
     for backup_id, error in failures:
-        same = error.problem.replace(backup_id, '') if backup_id else error.problem
+        same = error.in_one_line().replace(backup_id or '', '')
         groups.setdefault(same, []).append((backup_id, error))
-    told: list[str] = []
+    told: list[errors.PortError] = []
+    hints: set[str | None] = set()
     for group in groups.values():
-        told.append(group[0][1].problem)
+        first = group[0][1]
+        details = [*first.details]
         if len(group) > 1:
             others = [backup_id or '?' for backup_id, _ in group[1:]]
             more = ', ...' if len(others) > _MOST_IDS else ''
-            told.append(f'The same for {len(others)} more: {", ".join(others[:_MOST_IDS])}{more}')
-        hint = group[0][1].hint
-        if hint and hint not in told:
-            told.append(hint)
+            details.append(
+                f'The same for {len(others)} more: {", ".join(others[:_MOST_IDS])}{more}'
+            )
+        hint = None if first.hint in hints else first.hint
+        hints.add(first.hint)
+        told.append(errors.PortError(first.problem, hint, details))
     count = f'{len(failures)} of {total} backups could not be {verb}:'
     return errors.SomeFailed(heading(verb, True) if is_dry_run else count, told)

@@ -316,8 +316,7 @@ class ImportBackupImage(_ImageCommand):
                     _recognise(parsed_args, source, backup, options, shown)
             planned = import_image.plan(pool, backup, parent, options)
         if planned.obstacles:
-            told = [str(error) for error in planned.obstacles]
-            self.fail_after_output(errors.SomeFailed('In the way:', told))
+            self.fail_after_output(errors.SomeFailed('In the way:', planned.obstacles))
         return _columns(
             backup=backup.id,
             result=planned.state,

@@ -21,7 +21,7 @@ import typing
 from osc_lib.command import command
 
 from osc_backup_port import errors
-from osc_backup_port.osc import ceph_options, cloud
+from osc_backup_port.osc import ceph_options, cloud, terminal
 
 Columns = tuple[tuple[str, ...], collections.abc.Iterable[tuple[object, ...]]]
 
@@ -52,7 +52,7 @@ class _PoolCommand(cloud.CloudCommand, command.Lister):
 
     def _print(self, lines: collections.abc.Iterable[str]) -> None:
         for line in lines:
-            self.app.stdout.write(f'{line}\n')
+            terminal.write_line(self.app.stdout, line)
 
 
 class ListBackupImages(_PoolCommand):
@@ -215,9 +215,8 @@ class CheckBackupImages(_PoolCommand):
                     told = 'failed'
             rows.append((finding.code, finding.target, told))
         if failures:
-            told_of = [str(error) for error in failures]
             self.fail_after_output(
-                errors.SomeFailed(f'{len(failures)} of {len(rows)} could not be fixed:', told_of)
+                errors.SomeFailed(f'{len(failures)} of {len(rows)} could not be fixed:', failures)
             )
         return ('Code', 'Target', 'Result'), rows
 

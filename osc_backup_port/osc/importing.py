@@ -94,7 +94,7 @@ def _project_names(cinder: 'backups.BackupService') -> dict[str, str]:
         return cinder.project_names()
     except errors.PortError as error:
         # The file may name all of them by their IDs.
-        LOG.warning('The names of the projects are not known. %s', error.problem)
+        LOG.warning('The names of the projects are not known. %s', error.in_one_line())
         return {}
 
 

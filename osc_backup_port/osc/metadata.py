@@ -14,6 +14,7 @@
 
 import argparse
 import collections.abc
+import logging
 import os
 import pathlib
 import sys
@@ -27,6 +28,8 @@ from osc_backup_port.osc import cloud, failures, importing, selecting
 
 if typing.TYPE_CHECKING:
     from osc_backup_port import record
+
+LOG = logging.getLogger(__name__)
 
 Columns = tuple[tuple[str, ...], collections.abc.Iterable[tuple[object, ...]]]
 
@@ -162,7 +165,7 @@ class ImportBackupMetadata(cloud.CloudCommand, command.Lister):
         options = importing.options(parsed_args, cinder, pool, parsed_args.wait)
         plan = import_metadata.plan(cinder, records, options)
         for note in plan.notes:
-            self.app.LOG.warning('%s', note)
+            LOG.warning('%s', note)
         if not plan.obstacles and not parsed_args.dry_run:
             import_metadata.run(plan, options)
         steps = plan.steps
@@ -170,9 +173,8 @@ class ImportBackupMetadata(cloud.CloudCommand, command.Lister):
             (step.record.id, step.error) for step in steps if step.error
         ]
         if plan.obstacles:
-            told = [str(error) for error in plan.findings()]
             summary = failures.heading('imported', parsed_args.dry_run, is_started=False)
-            self.fail_after_output(errors.SomeFailed(summary, told))
+            self.fail_after_output(errors.SomeFailed(summary, plan.findings()))
         elif failed:
             self.fail_after_output(
                 failures.some_failed(len(steps), failed, 'imported', parsed_args.dry_run)
@@ -215,7 +217,7 @@ class ShowBackupMetadata(cloud.CloudCommand, command.ShowOne):
     ) -> tuple[tuple[str, ...], tuple[object, ...]]:
         found = self._find(parsed_args.source)
         for text in found.warnings:
-            self.app.LOG.warning('Backup %s: %s.', found.id, text)
+            LOG.warning('Backup %s: %s.', found.id, text)
         if parsed_args.decode:
             return tuple(found.fields), tuple(map(_column, found.fields.values()))
         return ('backup_service', 'backup_url'), (found.backup_service, found.backup_url)

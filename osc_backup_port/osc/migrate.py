@@ -26,6 +26,7 @@ from osc_backup_port.osc import (
     importing,
     progress_bar,
     selecting,
+    terminal,
     transfer_options,
 )
 
@@ -105,9 +106,8 @@ class MigrateBackup(cloud.CloudCommand, command.Lister):
                 findings = planned.findings()
         self._summary = _summary(parsed_args, planned, findings)
         if findings:
-            told = list(dict.fromkeys(str(error) for error in findings))
             summary = failures.heading('migrated', parsed_args.dry_run, is_started)
-            self.fail_after_output(errors.SomeFailed(summary, told))
+            self.fail_after_output(errors.SomeFailed(summary, findings))
         return _columns(planned)
 
     def produce_output(
@@ -118,7 +118,7 @@ class MigrateBackup(cloud.CloudCommand, command.Lister):
     ) -> int:
         code = int(super().produce_output(parsed_args, column_names, data))
         self.app.stdout.flush()
-        self.app.stderr.write(f'{self._summary}\n')
+        terminal.write_line(self.app.stderr, self._summary)
         return code
 
 

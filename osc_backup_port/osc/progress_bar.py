@@ -21,6 +21,7 @@ import time
 import typing
 
 from osc_backup_port import progress, units
+from osc_backup_port.osc import terminal
 
 #: Seconds between two lines where there is no terminal.
 _LINE_INTERVAL = 10.0
@@ -127,7 +128,7 @@ class _Lines:
             self.say(str(self._count))
 
     def say(self, line: str) -> None:
-        sys.stderr.write(f'{line}\n')
+        terminal.write_line(sys.stderr, line)
 
     def end(self) -> None:
         if self._interval is not None and self._count is not None:
@@ -143,6 +144,7 @@ class _Bar:
         import rich.progress as rich_progress
 
         self.display = rich_progress.Progress(
+            # No markup: "[red]" can be a part of a name.
             rich_progress.TextColumn('{task.description}', markup=False),
             rich_progress.BarColumn(),
             rich_progress.DownloadColumn(binary_units=True),
@@ -161,7 +163,9 @@ class _Bar:
             self.say(str(self._count))
             self.display.remove_task(self._task)
         self._count = _Count(what, total, self._clock)
-        self._task = self.display.add_task(what, total=total, **self._fields(self._count))
+        self._task = self.display.add_task(
+            terminal.escape(what), total=total, **self._fields(self._count)
+        )
 
     def advance(self, moved: int, skipped: int = 0) -> None:
         if self._count is None:
@@ -170,7 +174,10 @@ class _Bar:
         self.display.update(self._task, completed=self._count.done, **self._fields(self._count))
 
     def say(self, line: str) -> None:
-        self.display.console.print(line, markup=False, highlight=False)
+        # Not wrapped: there may be a command to copy in it.
+        self.display.console.print(
+            terminal.escape(line), markup=False, highlight=False, emoji=False, soft_wrap=True
+        )
 
     def _fields(self, count: _Count) -> dict[str, typing.Any]:
         return {

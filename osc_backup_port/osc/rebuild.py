@@ -59,7 +59,7 @@ class RebuildBackupMetadata(cloud.CloudCommand, command.Lister):
         # No Cinder: that may well be what is broken.
         with self.open_pool(parsed_args) as pool:
             results = rebuild_metadata.run(pool, parsed_args.volume, parsed_args.directory)
-        failures = [str(result.error or result.reason) for result in results if result.is_failure]
+        failures = [result.error or str(result.reason) for result in results if result.is_failure]
         if failures:
             summary = f'{len(failures)} of {len(results)} records could not be rebuilt:'
             self.fail_after_output(errors.SomeFailed(summary, failures))

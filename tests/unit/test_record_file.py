@@ -191,4 +191,4 @@ def test_every_bad_record_is_named() -> None:
     with pytest.raises(errors.InvalidRecord) as caught:
         read(f'{bad}\n{good}\n{bad}')
     assert 'x, record 1:' in caught.value.problem
-    assert 'x, record 3:' in caught.value.problem
+    assert 'x, record 3:' in str(caught.value)
