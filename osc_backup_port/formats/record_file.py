@@ -92,7 +92,11 @@ def write_record(record: record_module.BackupRecord) -> str:
         'backup_url': record.backup_url,
         'backup': dict(record.fields),
     }
-    return json.dumps(content, indent=2, ensure_ascii=False) + '\n'
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    if not text.replace('\n', '').isprintable():
+        # It can be shown on a terminal, which would obey what JSON does not have to escape.
+        text = json.dumps(content, indent=2)
+    return f'{text}\n'
 
 
 _HINT = (
