@@ -16,7 +16,7 @@ import json
 import shutil
 from typing import Any
 
-from . import ports, process, waiting
+from . import keyrings, ports, process, waiting
 from .errors import SandboxError
 from .files import ini, is_done, mark_done, write
 from .model import VOLUMES, Cloud
@@ -165,7 +165,7 @@ def _configure(cloud: Cloud) -> None:
         'osd_delete_sleep_hdd': 0,
         'osd_delete_sleep_hybrid': 0,
     }
-    client: dict[str, object] = {'keyring': etc / '$cluster.$name.keyring'}
+    client: dict[str, object] = {'keyring': etc / 'ceph.$name.keyring'}
     sections = {
         'global': common,
         'mon': {**logs, **monitor},
@@ -177,6 +177,7 @@ def _configure(cloud: Cloud) -> None:
     (data / 'crash').mkdir(exist_ok=True)
     for name in ('admin', 'cinder', 'cinder-backup', 'nobody'):
         write(etc / f'ceph.client.{name}.keyring', _keyring(cloud, f'client.{name}'))
+    keyrings.put(cloud, _keyring(cloud, 'client.cinder'))
     write(data / 'mgr' / 'keyring', _keyring(cloud, 'mgr.x'))
 
 

@@ -13,11 +13,10 @@
 """Cinder: API, scheduler, volume on RBD, backup with the Ceph driver."""
 
 import datetime
-import os
 from collections.abc import Callable
 from typing import Any
 
-from . import database, ports, process, rabbit, wsgi
+from . import database, keyrings, ports, process, rabbit, wsgi
 from .files import ini, is_done, mark_done, write
 from .model import VOLUMES, Cloud
 from .process import Daemon, run, running, stop
@@ -25,9 +24,6 @@ from .progress import say
 from .rest import Admin, RestError
 
 BACKUP_DRIVER = 'cinder.backup.drivers.ceph.CephBackupDriver'
-
-# Binds its first argument over /etc/ceph, for the rest of the command line only.
-_BIND = 'mount --bind "$0" /etc/ceph && exec "$@"'
 
 
 def daemons(cloud: Cloud) -> list[Daemon]:
@@ -74,16 +70,10 @@ def rebuild_database(cloud: Cloud) -> None:
 
 def _service(cloud: Cloud, kind: str) -> Daemon:
     name = f'cinder-{kind}'
-    # os-brick reads keyrings from /etc/ceph, a path it does not let anybody choose. Each service
-    # gets a view of the file system in which that is its own cloud's folder.
-    new_view = ['unshare', '--mount', '--propagation', 'private']
-    if os.geteuid():
-        new_view += ['--user', '--map-root-user']
-    bind = [*new_view, 'sh', '-c', _BIND, str(cloud.ceph_conf.parent)]
     return Daemon(
         cloud=cloud.name,
         name=name,
-        command=[*bind, f'{cloud.venv}/bin/{name}', *_config_file(cloud)],
+        command=[*keyrings.around(cloud), f'{cloud.venv}/bin/{name}', *_config_file(cloud)],
         root=cloud.root,
         environment=cloud.python_environment(),
         missing=_told(_Readiness(cloud, kind).missing),
@@ -182,6 +172,7 @@ def configure(cloud: Cloud) -> None:
             'rbd_pool': VOLUMES,
             'rbd_user': 'cinder',
             'rbd_ceph_conf': cloud.ceph_conf,
+            'rbd_cluster_name': cloud.ceph_name,
             'rbd_secret_uuid': cloud.secrets['rbd-secret'],
             'rbd_exclusive_cinder_pool': 'true',
             # A volume of a tebibyte takes no room until it is written to.

@@ -17,7 +17,18 @@ import signal
 import sys
 from types import FrameType
 
-from . import cinder, clouds_yaml, lifecycle, packages, process, rgw, settings, state, venv
+from . import (
+    cinder,
+    clouds_yaml,
+    keyrings,
+    lifecycle,
+    packages,
+    process,
+    rgw,
+    settings,
+    state,
+    venv,
+)
 from .errors import SandboxError
 from .progress import say
 from .settings import Settings
@@ -89,11 +100,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _install(_: Settings, __: argparse.Namespace) -> None:
+    keyrings.check()
     packages.install()
 
 
 def _up(folders: Settings, options: argparse.Namespace) -> None:
     packages.check()
+    keyrings.check()
     with state.locked(folders):
         venv.ensure(folders.venv)
         lifecycle.up(folders, options.names or DEFAULT)

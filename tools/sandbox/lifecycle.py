@@ -18,7 +18,19 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from functools import partial
 
-from . import ceph, cinder, clouds_yaml, database, keystone, process, rabbit, rgw, state, waiting
+from . import (
+    ceph,
+    cinder,
+    clouds_yaml,
+    database,
+    keyrings,
+    keystone,
+    process,
+    rabbit,
+    rgw,
+    state,
+    waiting,
+)
 from .errors import CancelledError, SandboxError
 from .model import Cloud
 from .process import Daemon
@@ -106,6 +118,7 @@ def _down(cloud: Cloud) -> None:
 def purge(settings: Settings, clouds: Sequence[Cloud]) -> None:
     """Delete the data of CLOUDS, which are down."""
     for cloud in clouds:
+        keyrings.remove(cloud)
         for folder in (cloud.root, cloud.sockets):
             if folder.exists():
                 shutil.rmtree(folder)

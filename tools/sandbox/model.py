@@ -57,6 +57,11 @@ class Cloud:
         return self.root / 'ceph' / 'etc' / 'ceph.conf'
 
     @property
+    def ceph_name(self) -> str:
+        """What the services call the cluster; no other cloud on this machine has that name."""
+        return self.secrets['fsid']
+
+    @property
     def auth_url(self) -> str:
         return f'http://127.0.0.1:{self.ports["keystone"]}/v3'
 

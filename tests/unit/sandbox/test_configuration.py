@@ -73,7 +73,7 @@ def test_ceph_conf(cloud: Cloud) -> None:
     assert conf['global']['mon_host'] == f'[v2:127.0.0.1:{cloud.ports["ceph-mon"]}/0]'
     keyring = conf['client']['keyring']
     for name in ('admin', 'cinder', 'cinder-backup', 'nobody'):
-        path = Path(keyring.replace('$cluster', 'ceph').replace('$name', f'client.{name}'))
+        path = Path(keyring.replace('$name', f'client.{name}'))
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert read(path)[f'client.{name}']['key'] == cloud.secrets[f'ceph-{name}']
 
