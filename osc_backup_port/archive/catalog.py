@@ -14,6 +14,7 @@
 
 import dataclasses
 import hashlib
+import shlex
 from collections.abc import Iterator, Sequence
 
 from osc_backup_port import errors, model, record, units
@@ -130,7 +131,7 @@ def read(store: archive_store.Store) -> Catalog:
     if archive is None:
         raise errors.NotFound(
             f'{store.name}: is not an archive: there is no {names.ARCHIVE}.',
-            f'Make one: openstack volume backup archive create {store.name} <backup>',
+            f'Make one: openstack volume backup archive create {shlex.quote(store.name)} <backup>',
         )
     images, lost = [], []
     for entry in store.entries(''):

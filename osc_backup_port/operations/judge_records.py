@@ -13,6 +13,7 @@
 """Judge the records of backups by what lies in their pool.  Pure."""
 
 import collections
+import shlex
 from collections.abc import Iterator
 
 from osc_backup_port import errors, record, units
@@ -239,7 +240,8 @@ class Judge:
                 'other-container',
                 f'backup {backup.id}',
                 f'lies in the pool {backup.container!r}, not in {self._scan.pool}.',
-                f'Check that pool too: {_BACKUP} image check --ceph-pool {backup.container}',
+                f'Check that pool too: {_BACKUP} image check --ceph-pool '
+                f'{shlex.quote(backup.container or "")}',
                 backup.id,
             )
         return Finding(
@@ -248,7 +250,7 @@ class Judge:
             f'the record names the pool {backup.container!r}, the data is in {self._scan.pool}.',
             f'{_BACKUP} metadata export {backup.id} --file {backup.id}.json; {_BACKUP} delete '
             f'{backup.id} (it finds no data, if there is no such pool here); {_BACKUP} metadata '
-            f'import --ceph-pool {self._scan.pool} {backup.id}.json',
+            f'import --ceph-pool {shlex.quote(self._scan.pool)} {backup.id}.json',
             backup.id,
         )
 

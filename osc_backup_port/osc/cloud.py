@@ -19,6 +19,7 @@ costs time to import is imported where it is used, here and in the commands.
 import argparse
 import collections.abc
 import contextlib
+import shlex
 import typing
 
 from osc_backup_port import errors
@@ -100,7 +101,7 @@ class CloudCommand(base.CommandMixin):
             raise errors.InvalidInput(
                 f'Cloud {name}: cannot be used: {error}',
                 'It has to be a cloud of clouds.yaml; see: openstack --os-cloud '
-                f'{name} token issue',
+                f'{shlex.quote(name)} token issue',
             ) from error
 
     def open_pool(

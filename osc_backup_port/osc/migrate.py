@@ -14,6 +14,7 @@
 
 import argparse
 import collections.abc
+import shlex
 import typing
 
 from osc_lib.command import command
@@ -153,8 +154,8 @@ def _summary(
     return (
         f'{len(done)} of {len(steps)} backups are there: {units.human_size(moved)} moved, '
         f'{units.human_size(skipped)} of holes and unchanged data skipped, '
-        f'{len(steps) - len(done)} left. To check: openstack --os-cloud {parsed_args.to_cloud} '
-        'volume backup image check'
+        f'{len(steps) - len(done)} left. To check: openstack --os-cloud '
+        f'{shlex.quote(parsed_args.to_cloud)} volume backup image check'
     )
 
 

@@ -20,6 +20,7 @@ import io
 import json
 import logging
 import pathlib
+import shlex
 import subprocess
 import sys
 import types
@@ -387,3 +388,10 @@ def test_errors(clouds: Clouds, name: str, capsys: pytest.CaptureFixture[str]) -
     printed, error = clouds.run(command, *words(clouds))
     assert error
     expect_harmless(f'{printed}\n{error}\n{capsys.readouterr().err}')
+
+
+def test_a_command_to_type_is_quoted(clouds: Clouds, tmp_path: pathlib.Path) -> None:
+    name = f"{tmp_path}/a; 'b' $(c)"
+    _printed, error = clouds.run(archive_content.ListBackupArchive, name)
+    words = shlex.split(error.partition('Make one: openstack volume backup ')[2])
+    assert words == ['archive', 'create', name, '<backup>']
