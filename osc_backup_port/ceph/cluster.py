@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from osc_backup_port import errors
-from osc_backup_port.ceph import memory, pool
+from osc_backup_port.ceph import commands, memory, pool
 
 #: Seconds after which an operation without an answer is an error; Ceph itself
 #: waits forever.  Only where the cluster's own configuration says nothing.
@@ -48,6 +48,9 @@ class Settings:
         """The user without "client.", as librados and ``--id`` take it."""
         return (self.user or 'admin').removeprefix('client.')
 
+    def commands(self, pool: str | None = None) -> commands.Commands:
+        return commands.Commands(self.conf, self.client_id if self.user else None, pool)
+
 
 @contextlib.contextmanager
 def open_pool(settings: Settings, name: str) -> Iterator[pool.Pool]:
@@ -67,7 +70,7 @@ def open_pool(settings: Settings, name: str) -> Iterator[pool.Pool]:
         except rados.Error as error:
             raise errors.CephError(f'Pool {name}: cannot be opened: {error}.') from error
         try:
-            yield pool.Pool(name, client, ioctx, rados, rbd)
+            yield pool.Pool(name, client, ioctx, rados, rbd, settings.commands(name))
         finally:
             ioctx.close()
     finally:
@@ -116,11 +119,11 @@ def _connect(rados: Any, settings: Settings) -> Any:
 
 
 def _advice(rados: Any, error: Exception, settings: Settings) -> str:
-    user = settings.client_id
+    user, admin = settings.client_id, commands.Commands(settings.conf)
     if isinstance(error, rados.PermissionError | rados.PermissionDeniedError):
         return (
-            f'The cluster refuses the key of client.{user}. Compare the keyring with: '
-            f'ceph auth get client.{user}'
+            f'The cluster refuses the key of client.{user}. Compare the keyring with what an '
+            f'admin of the cluster is told by: {admin.ceph("auth", "get", f"client.{user}")}'
         )
     if isinstance(error, rados.ObjectNotFound):
         return (
@@ -128,7 +131,7 @@ def _advice(rados: Any, error: Exception, settings: Settings) -> str:
             'Options: --ceph-conf, --ceph-user; keys in clouds.yaml: backup_ceph_conf, '
             'backup_ceph_user'
         )
-    return f'Try: ceph --id {user} status'
+    return f'Try: {settings.commands().ceph("status")}'
 
 
 def _describe(settings: Settings) -> str:

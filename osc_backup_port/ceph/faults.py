@@ -17,11 +17,18 @@ from collections.abc import Iterator
 from typing import Any
 
 from osc_backup_port import errors
+from osc_backup_port.ceph import commands
 
 
 @contextlib.contextmanager
-def translated(what: str, rbd: Any, rados: Any = None) -> Iterator[None]:
-    """Turn the errors of librbd and librados about *what* into ours."""
+def translated(
+    what: str, rbd: Any, rados: Any = None, shell: commands.Commands | None = None
+) -> Iterator[None]:
+    """Turn the errors of librbd and librados about *what* into ours.
+
+    :param shell: commands that reach this cluster
+    """
+    shell = shell or commands.Commands()
     not_found = [rbd.ImageNotFound] + ([rados.ObjectNotFound] if rados else [])
     refused = [rbd.PermissionError]
     refused += [rados.PermissionError, rados.PermissionDeniedError] if rados else []
@@ -41,9 +48,9 @@ def translated(what: str, rbd: Any, rados: Any = None) -> Iterator[None]:
         raise errors.CephError(
             f'{what}: the cluster does not permit it: {error}.',
             "The user needs the capability 'profile rbd' on this pool; compare with the one of "
-            'cinder-backup: ceph auth ls',
+            f'cinder-backup: {shell.ceph("auth", "ls")}',
         ) from error
     except tuple(failures) as error:
         raise errors.CephError(
-            f'{what}: {error}.', 'Look at the health of the cluster: ceph status'
+            f'{what}: {error}.', f'Look at the health of the cluster: {shell.ceph("status")}'
         ) from error

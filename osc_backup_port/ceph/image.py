@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from osc_backup_port import errors, model
-from osc_backup_port.ceph import faults, survey
+from osc_backup_port.ceph import commands, faults, survey
 
 #: What our keys begin with in the metadata of an image.
 _NOTES = 'osc-backup-port.'
@@ -28,12 +28,21 @@ class Image:
 
     Opened at a snapshot, all that is read is of that snapshot.  Every method
     raises ``CephError`` when the cluster refuses or is lost.
+
+    :ivar commands: of Ceph, as an operator types them
     """
 
     def __init__(
-        self, name: str, opened: Any, rbd: Any, client_id: int, open_at: survey.OpenAt
+        self,
+        name: str,
+        opened: Any,
+        rbd: Any,
+        client_id: int,
+        open_at: survey.OpenAt,
+        shell: commands.Commands,
     ) -> None:
         self.name = name
+        self.commands = shell
         self._client_id = client_id
         self._image = opened
         self._rbd = rbd
@@ -153,5 +162,5 @@ class Image:
 
     @contextlib.contextmanager
     def _translated(self, more: str = '') -> Iterator[None]:
-        with faults.translated(f'Image {self.name}{more}', self._rbd):
+        with faults.translated(f'Image {self.name}{more}', self._rbd, shell=self.commands):
             yield

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from osc_backup_port import errors, model
-from osc_backup_port.ceph import faults, image, lease
+from osc_backup_port.ceph import commands, faults, image, lease
 
 #: An object with the metadata of a volume has some 2 KiB.
 _LARGEST_OBJECT = 1 << 20
@@ -33,10 +33,21 @@ class Pool:
 
     Made by :func:`osc_backup_port.ceph.cluster.open_pool`.  Every method
     raises ``CephError`` when the cluster refuses or is lost.
+
+    :ivar commands: of Ceph, as an operator types them
     """
 
-    def __init__(self, name: str, client: Any, ioctx: Any, rados: Any, rbd: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        client: Any,
+        ioctx: Any,
+        rados: Any,
+        rbd: Any,
+        shell: commands.Commands | None = None,
+    ) -> None:
         self.name = name
+        self.commands = shell or commands.Commands(pool=name)
         self._client = client
         self._ioctx = ioctx
         self._rados = rados
@@ -99,7 +110,7 @@ class Pool:
                 )
             open_at = functools.partial(self.open, name)
             client_id = self._client.get_instance_id()
-            ours = image.Image(name, opened, self._rbd, client_id, open_at)
+            ours = image.Image(name, opened, self._rbd, client_id, open_at, self.commands)
             yield ours
         finally:
             if ours is not None:
@@ -223,5 +234,6 @@ class Pool:
 
     @contextlib.contextmanager
     def _translated(self, what: str) -> Iterator[None]:
-        with faults.translated(f'Pool {self.name}, {what}', self._rbd, self._rados):
+        place = f'Pool {self.name}, {what}'
+        with faults.translated(place, self._rbd, self._rados, self.commands):
             yield

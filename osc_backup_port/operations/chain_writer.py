@@ -215,11 +215,12 @@ def check_may_add(pool_name: str, image: ceph_image.Image) -> None:
     wait_until_alone(image)
     if not any(naming.backup_of_snapshot(snap.name) for snap in image.snapshots()):
         name = image.name
+        aside = image.commands.rbd('rename', name, f'{name}.aside')
         raise errors.Conflict(
             f'Image {name} in pool {pool_name}: is there, without the snapshot of any backup. It '
             'was imported without snapshots, or it is a backup of a Cinder snapshot or of a '
             'volume that is not in Ceph; which, cannot be told.',
-            f'If it is not needed, set it aside: rbd -p {pool_name} rename {name} {name}.aside. '
+            f'If it is not needed, set it aside: {aside}. '
             'If it is, put the new one elsewhere: openstack volume backup import-image '
             '--image-name <name>',
         )

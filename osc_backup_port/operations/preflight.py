@@ -107,7 +107,8 @@ def check_space(pool: ceph_pool.Pool, needed: int) -> list[errors.PortError]:
         errors.CephError(
             f'Pool {pool.name}: has room for {units.human_size(free)}, expected '
             f'{units.human_size(needed)}.',
-            'Look at: ceph df detail; then free space or add OSDs, or import fewer backups.',
+            f'Look at: {pool.commands.ceph("df", "detail")}; then free space or add OSDs, or '
+            'import fewer backups.',
         )
     ]
 

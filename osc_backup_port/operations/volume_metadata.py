@@ -74,8 +74,8 @@ def check(pool: ceph_pool.Pool, backup_id: str, content: bytes | None) -> None:
     if content is not None and there not in (None, content):
         raise errors.Conflict(
             f'Object {name} in pool {pool.name}: is there with other content.',
-            f'Look at both: rados -p {pool.name} get {name} -. To take the file, remove the '
-            f'object first: rados -p {pool.name} rm {name}',
+            f'Look at both: {pool.commands.rados("get", name, "-")}. To take the file, remove the '
+            f'object first: {pool.commands.rados("rm", name)}',
         )
 
 

@@ -19,6 +19,7 @@ import fcntl
 import functools
 import os
 import pathlib
+import re
 import shlex
 import signal
 import subprocess
@@ -211,7 +212,7 @@ class TestImportRefuses:
         keyring.write_text(f'[client.{pool.user}]\nkey = {key}\n')
         conf = ceph.conf_with(pool, tmp_path, keyring=keyring)
         error = failing(dst, *IMPORT, *diffs[0].arguments, '--ceph-conf', conf)
-        assert f'ceph auth get client.{pool.user}' in error
+        assert f'auth get client.{pool.user}' in error
 
     def test_a_configuration_that_is_not_there(
         self, dst: shell.Cloud, diffs: list[chains.Export], tmp_path: pathlib.Path
@@ -442,7 +443,7 @@ class TestStopped:
                 content = diffs[0].image.read_bytes()
                 process.stdin.write(content[len(content) // 2 :])
                 process.stdin.close()
-                assert 'ceph status' in ended(process)
+                assert re.search(r'ceph .*status', ended(process))
             finally:
                 dst.service('ceph-osd', 'start')
         assert filled.image not in pool.images()

@@ -117,7 +117,10 @@ def test_no_such_pool(bindings: type[Rados]) -> None:
 @pytest.mark.parametrize(
     ('refusal', 'words'),
     [
-        (rados.PermissionDeniedError('denied', 13), 'ceph auth get client.cinder-backup'),
+        (
+            rados.PermissionDeniedError('denied', 13),
+            'ceph -c /src/ceph.conf auth get client.cinder-backup',
+        ),
         (rados.ObjectNotFound('no keyring', 2), 'no keyring for client.cinder-backup'),
         (rados.OSError('timed out', 110), 'ceph --id cinder-backup status'),
     ],
@@ -166,3 +169,12 @@ def test_the_user_may_be_named_with_its_kind(bindings: type[Rados], user: str) -
     settings = ceph_cluster.Settings('/src/ceph.conf', user)
     with ceph_cluster.open_pool(settings, 'backups'):
         assert [client.user for client in bindings.made] == ['cinder-backup']
+
+
+def test_a_pool_knows_the_commands_that_reach_it(bindings: type[Rados]) -> None:
+    with ceph_cluster.open_pool(SETTINGS, 'backups') as pool:
+        expected = 'rbd -c /src/ceph.conf --id cinder-backup -p backups ls'
+        assert pool.commands.rbd('ls') == expected
+        pool.create('image', model.ImageLayout(4096))
+        with pool.open('image') as image:
+            assert image.commands.rbd('ls') == expected
