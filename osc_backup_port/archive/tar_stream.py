@@ -60,16 +60,19 @@ class Output:
         member.mtime = int(time.time())
         self._tar.addfile(member, io.BytesIO(content))
 
-    def get(self, path: str, limit: int) -> bytes | None:
+    def get(self, path: str, limit: int) -> bytes | None:  # noqa: ARG002 - nothing is there
         return None
 
-    def entries(self, path: str) -> list[archive_store.Entry]:
+    def entries(self, path: str) -> list[archive_store.Entry]:  # noqa: ARG002 - nothing is there
         return []
 
     def delete(self, path: str) -> None:
         raise errors.InvalidInput(f'{path}: nothing can be removed from a stream.')
 
-    def lock(self, path: str) -> contextlib.AbstractContextManager[Callable[[], None]]:
+    def lock(
+        self,
+        path: str,  # noqa: ARG002 - nobody else has the stream
+    ) -> contextlib.AbstractContextManager[Callable[[], None]]:
         return contextlib.nullcontext(lambda: None)
 
     def close(self) -> None:

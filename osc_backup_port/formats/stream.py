@@ -113,7 +113,7 @@ class Reader:
         file: io.RawIOBase,
         name: str,
         checksum: bool = True,
-        moved: Callable[[int], None] = lambda count: None,
+        moved: Callable[[int], None] = lambda _count: None,
     ) -> None:
         self._file = _buffered(file)
         self.name = name

@@ -27,7 +27,6 @@ from osc_backup_port.transfer import differing, metering, ranges, zeros
 
 RAW = 'raw'
 RBD_DIFF = 'rbd-diff'
-FORMATS = (RAW, RBD_DIFF)
 
 
 def run(

@@ -282,7 +282,6 @@ def count_dependents(
 
 
 def run(
-    cinder: import_metadata.Cinder,
     pool: ceph_pool.Pool,
     store: archive_store.Store,
     planned: Plan,

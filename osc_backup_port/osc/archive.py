@@ -226,7 +226,7 @@ class ImportBackupArchive(cloud.CloudCommand, command.Lister):
                 store = archive_place.open_store(parsed_args.archive)
                 bounds = transfer_options.shared(parsed_args)
                 verify = parsed_args.verify
-                import_archive.run(cinder, pool, store, planned, options, shown, bounds, verify)
+                import_archive.run(pool, store, planned, options, shown, bounds, verify)
         return self._tell(planned.steps, planned.findings(), parsed_args.dry_run, is_started)
 
     def _import_stream(self, parsed_args: argparse.Namespace) -> Columns:

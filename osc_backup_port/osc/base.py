@@ -198,7 +198,7 @@ def _signals_as_errors() -> collections.abc.Iterator[None]:
     """
     seen = 0
 
-    def handle(number: int, frame: types.FrameType | None) -> None:
+    def handle(number: int, _frame: types.FrameType | None) -> None:
         nonlocal seen
         seen += 1
         name = signal.Signals(number).name

@@ -116,9 +116,7 @@ def import_all(
     contents = catalog.read(where)
     planned = import_archive.plan(cinder, cluster.pool(), contents, wanted, OPTIONS)
     if not planned.records.obstacles:
-        import_archive.run(
-            cinder, cluster.pool(), where, planned, OPTIONS, SILENT, chains.BOUNDS, verify
-        )
+        import_archive.run(cluster.pool(), where, planned, OPTIONS, SILENT, chains.BOUNDS, verify)
     return planned
 
 

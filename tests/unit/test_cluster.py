@@ -122,7 +122,7 @@ def test_no_such_pool(bindings: type[Rados]) -> None:
             'ceph -c /src/ceph.conf auth get client.cinder-backup',
         ),
         (rados.ObjectNotFound('no keyring', 2), 'no keyring for client.cinder-backup'),
-        (rados.OSError('timed out', 110), 'ceph --id cinder-backup status'),
+        (rados.OSError('timed out', 110), 'ceph -c /src/ceph.conf --id cinder-backup status'),
     ],
 )
 def test_a_cluster_that_cannot_be_reached(

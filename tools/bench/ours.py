@@ -155,7 +155,7 @@ def _unarchive(pool: Any, records: Any, options: Any) -> None:
     source, cinder = store.Folder(pathlib.Path(options.file)), Cinder([])
     chosen = import_metadata.Options(changes=rewriting.Rewriting(ceph_pool=pool.name))
     planned = import_archive.plan(cinder, pool, catalog.read(source), [], chosen)
-    import_archive.run(cinder, pool, source, planned, chosen, progress.Silent())
+    import_archive.run(pool, source, planned, chosen, progress.Silent())
     _raise_first(planned.findings())
 
 
