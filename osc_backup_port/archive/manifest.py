@@ -156,7 +156,7 @@ def decode_increment(content: bytes, name: str) -> Increment:
         fields.optional_text('from_snap'),
         fields.text('to_snap'),
         fields.number('size', _LARGEST_IMAGE),
-        tuple(_segments(fields, name)),
+        tuple(_segments(fields, name, 0)),
         fields.digest('record_sha256'),
         fields.digest('volume_metadata_sha256') if fields.has('volume_metadata_sha256') else None,
         fields.time('created_at'),
@@ -168,10 +168,20 @@ def decode_increment(content: bytes, name: str) -> Increment:
     return info
 
 
-def _segments(fields: '_Fields', name: str) -> collections.abc.Iterator[Segment]:
+def encode_proof(segments: collections.abc.Sequence[Segment]) -> bytes:
+    """Return what a run notes of segments that it has written."""
+    return sealed.seal({'segments': [dataclasses.asdict(segment) for segment in segments]})
+
+
+def decode_proof(content: bytes, name: str, first: int) -> list[Segment]:
+    """:raises InvalidInput: it does not tell of segments from number *first* on"""
+    return list(_segments(_Fields(sealed.unseal(content, name), name), name, first))
+
+
+def _segments(fields: '_Fields', name: str, first: int) -> collections.abc.Iterator[Segment]:
     if not fields.items('segments'):
         raise sealed.forged(name, 'has no segments, expected one at least')
-    for number, item in enumerate(fields.items('segments')):
+    for number, item in enumerate(fields.items('segments'), first):
         inner = _Fields(item, name)
         segment = Segment(
             inner.text('name'),

@@ -30,6 +30,7 @@ _UUID = r'[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}'
 _IMAGE = re.compile(rf'volume-{_UUID}\.backup\.({_UUID}|base)', re.ASCII)
 _INCREMENT = re.compile(rf'(0|[1-9][0-9]{{0,8}})-({_UUID})', re.ASCII)
 _SEGMENT = re.compile(r'([0-9]{5}|[1-9][0-9]{5,8})\.rbd-diff(\.zst)?', re.ASCII)
+_PROOF = re.compile(r'[0-9]{5,9}\.proof\.json', re.ASCII)
 _SNAPSHOT = re.compile(rf'backup\.({_UUID})\.snap\.[!-.0-?A-~]{{1,64}}', re.ASCII)
 
 
@@ -78,6 +79,15 @@ def parse_segment(name: str) -> int | None:
     """Return the number of a segment, None for another file."""
     match = _SEGMENT.fullmatch(name)
     return int(match.group(1)) if match else None
+
+
+def proof(first: int) -> str:
+    """Return the name of the file that says what segments from *first* on were written."""
+    return f'{first:05}.proof.json'
+
+
+def is_proof(name: str) -> bool:
+    return _PROOF.fullmatch(name) is not None
 
 
 def is_part(name: str) -> bool:

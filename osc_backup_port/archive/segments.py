@@ -29,11 +29,12 @@ import functools
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
 import zstandard
 
+from osc_backup_port import workers
 from osc_backup_port.archive import manifest, names, sealed
 
 #: Threads that compress or expand; more would only take more memory: each of them
@@ -56,8 +57,10 @@ def pack(
     first: int = 0,
     size: int = manifest.SEGMENT_SIZE,
     in_order: bool = False,
-) -> Iterator[manifest.Segment]:
+) -> Generator[manifest.Segment, None, None]:
     """Store the segments of a stream; yield what is to be said of them, in order.
+
+    To be closed: then no thread stores anything any more.
 
     :param records: the stream; a cut may lie between any two of them
     :param level: of zstd; None: not compressed
@@ -76,10 +79,12 @@ def pack(
         return Packed(packed.segment, b'')
 
     numbered = enumerate(_gather(records, size), first)
-    for packed in _side_by_side(functools.partial(work, *item) for item in numbered):
-        if in_order:
-            store(packed)
-        yield packed.segment
+    jobs = (functools.partial(work, *item) for item in numbered)
+    with workers.threads(_WORKERS) as pool:
+        for packed in _in_order(pool, jobs):
+            if in_order:
+                store(packed)
+            yield packed.segment
 
 
 def _gather(records: Iterable[tuple[bytes, ...]], limit: int) -> Iterator[list[bytes]]:
@@ -106,8 +111,8 @@ def _pack(number: int, pieces: list[bytes], level: int | None) -> Packed:
 
 
 def _compress(pieces: list[bytes], size: int, level: int) -> bytes:
-    """Return one frame, which tells its size, of pieces that are not joined before."""
-    compressor = zstandard.ZstdCompressor(level=level).compressobj(size=size)
+    """Return one frame, with its size and a checksum, of pieces that are not joined before."""
+    compressor = zstandard.ZstdCompressor(level=level, write_checksum=True).compressobj(size=size)
     packed = [compressor.compress(piece) for piece in pieces]
     return b''.join([*packed, compressor.flush()])
 
@@ -127,7 +132,9 @@ def unpack(
     def fetch_and_check(segment: manifest.Segment) -> bytes:
         return check(segment, fetch(segment), name)
 
-    yield from _side_by_side(functools.partial(fetch_and_check, segment) for segment in segments)
+    yield from _read_side_by_side(
+        functools.partial(fetch_and_check, segment) for segment in segments
+    )
 
 
 def describe(name: str, content: bytes, path: str) -> tuple[manifest.Segment, bytes]:
@@ -147,7 +154,7 @@ def describe_all(
 
     :param pairs: name and content of each
     """
-    yield from _side_by_side(
+    yield from _read_side_by_side(
         functools.partial(describe, name, content, f'{where}/{name}') for name, content in pairs
     )
 
@@ -190,21 +197,28 @@ def expand(content: bytes, segment_name: str, limit: int, name: str) -> bytes:
     return raw
 
 
-def _side_by_side(jobs: Iterable[Callable[[], Any]]) -> Iterator[Any]:
-    """Run jobs in threads, a few ahead of the consumer; results in order."""
+def _read_side_by_side(jobs: Iterable[Callable[[], Any]]) -> Iterator[Any]:
+    """Run jobs that change nothing in threads; results in order."""
     pool = concurrent.futures.ThreadPoolExecutor(_WORKERS)
-    running: collections.deque[concurrent.futures.Future[Any]] = collections.deque()
     try:
-        for job in jobs:
-            running.append(pool.submit(job))
-            if len(running) >= _WORKERS:
-                yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
+        yield from _in_order(pool, jobs)
     finally:
         # Not waited for: after an error the garbage collector may end this, in any thread
         # and even while that one starts another, and whoever joins a thread then hangs.
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _in_order(
+    pool: concurrent.futures.ThreadPoolExecutor, jobs: Iterable[Callable[[], Any]]
+) -> Iterator[Any]:
+    """Run jobs a few ahead of the consumer; results in order."""
+    running: collections.deque[concurrent.futures.Future[Any]] = collections.deque()
+    for job in jobs:
+        running.append(pool.submit(job))
+        if len(running) >= _WORKERS:
+            yield running.popleft().result()
+    while running:
+        yield running.popleft().result()
 
 
 class Chunks(io.RawIOBase):

@@ -12,20 +12,40 @@
 
 """The data of one increment on its way from an image into an archive.
 
-What a dead run left behind is used as far as it is whole: its segments, from
-the first on, are read back and decoded, and the work goes on behind the last
-record of them.  Extents go by in ascending order, so that nothing before that
-record is missing.
+What a dead run left behind is used as far as it is proven.  Each run notes, for a few
+segments at a time, what it has written: name, size and sha256.  The next run reads these
+segments back, sees that they are what was written, and goes on behind the last record of
+them.  Extents go by in ascending order, so that nothing before that record is missing.
+What no note tells of, or is not as it was noted, is written anew.
 """
 
-from collections.abc import Iterator
+import contextlib
+import dataclasses
+from collections.abc import Generator, Iterator
 
 from osc_backup_port import errors, model
-from osc_backup_port.archive import manifest, names, segments
+from osc_backup_port.archive import manifest, names, sealed, segments
 from osc_backup_port.archive import store as archive_store
 from osc_backup_port.ceph import image as ceph_image
 from osc_backup_port.formats import rbd_diff, stream
 from osc_backup_port.transfer import differing, limits, metering, reading
+
+#: Segments in a note; a killed run has to write at most these, and those that were under
+#: way, again.
+_PROOF_LENGTH = 16
+
+
+@dataclasses.dataclass
+class _Done:
+    """What is written of an increment.
+
+    :ivar position: where the last record ends
+    :ivar is_complete: nothing is missing
+    """
+
+    segments: list[manifest.Segment] = dataclasses.field(default_factory=list)
+    position: int = 0
+    is_complete: bool = False
 
 
 class SegmentWriter:
@@ -52,76 +72,97 @@ class SegmentWriter:
     def write(self, image: ceph_image.Image, increment: model.Increment) -> list[manifest.Segment]:
         """Read from *image*, opened at the end of *increment*, and write segments.
 
+        When it returns, or raises, no thread writes any more.
+
         :param increment: tells where it starts; its items are not used
         """
-        done, position, is_complete = self._resume(increment)
-        if is_complete:
-            return done
-        records = self._records(image, increment, position, with_header=not done)
+        done = self._resume(increment)
+        if done.is_complete:
+            return done.segments
+        first = len(done.segments)
         size = manifest.segment_size(increment.size)
         in_order = not self._store.takes_any_order
-        for segment in segments.pack(records, self._level, self._put, len(done), size, in_order):
-            self.written += segment.size
-            done.append(segment)
-        return done
+        with (
+            contextlib.closing(self._records(image, increment, done)) as records,
+            contextlib.closing(
+                segments.pack(records, self._level, self._put, first, size, in_order)
+            ) as packed,
+        ):
+            for segment in packed:
+                self.written += segment.size
+                done.segments.append(segment)
+                self._prove(done.segments, first)
+        return done.segments
 
     def _put(self, packed: segments.Packed) -> None:
         self._store.put(f'{self._path}/{packed.segment.name}', packed.content)
 
+    def _prove(self, done: list[manifest.Segment], first: int) -> None:
+        """Note the last segments, once they are enough; nobody comes back to a stream."""
+        if self._store.takes_any_order and (len(done) - first) % _PROOF_LENGTH == 0:
+            start = len(done) - _PROOF_LENGTH
+            proof = manifest.encode_proof(done[start:])
+            self._store.put(f'{self._path}/{names.proof(start)}', proof)
+
     def _records(
-        self, image: ceph_image.Image, increment: model.Increment, position: int, with_header: bool
-    ) -> Iterator[tuple[bytes, ...]]:
-        if with_header:
+        self, image: ceph_image.Image, increment: model.Increment, done: _Done
+    ) -> Generator[tuple[bytes, ...], None, None]:
+        if not done.segments:
             yield (rbd_diff.encode_header(increment),)
-        extents = _behind(position, image.extents(increment.from_snap))
-        items = self._meter.watch(reading.read_items(image, extents, self._bounds), increment.size)
-        if increment.from_snap is None:
-            items = differing.drop_zeros(items)
-        yield from rbd_diff.encode_items(items)
+        extents = _behind(done.position, image.extents(increment.from_snap))
+        # Reads are under way when a write fails: they end before the image is closed.
+        with contextlib.closing(reading.read_items(image, extents, self._bounds)) as read:
+            items = self._meter.watch(read, increment.size)
+            if increment.from_snap is None:
+                items = differing.drop_zeros(items)
+            yield from rbd_diff.encode_items(items)
         yield (rbd_diff.END,)
 
-    def _resume(self, increment: model.Increment) -> tuple[list[manifest.Segment], int, bool]:
-        """Return the whole segments of a dead run, and remove the others.
-
-        Also where their last record ends, and whether they are all there are.
-        """
-        found = {}
-        for entry in self._store.entries(self._path):
-            number = names.parse_segment(entry.name)
-            if number is not None:
-                found[number] = entry.name
-            elif names.is_part(entry.name):
-                self._store.delete(f'{self._path}/{entry.name}')
-        done: list[manifest.Segment] = []
-        position, is_complete = 0, False
-        while not is_complete and len(done) in found:
+    def _resume(self, increment: model.Increment) -> _Done:
+        """Return what dead runs have proven, and remove what else they left."""
+        there = {entry.name for entry in self._store.entries(self._path)}
+        done = _Done()
+        kept: set[str] = set()
+        while not done.is_complete and (proof := names.proof(len(done.segments))) in there:
             try:
-                segment, end, is_complete = self._read_back(found[len(done)], len(done), increment)
+                part = self._read_back(proof, increment, done)
             except errors.InvalidInput:
                 break
-            position = max(position, end)
-            done.append(segment)
-        for number, name in found.items():
-            if number >= len(done):
+            done = part
+            kept.add(proof)
+        kept.update(segment.name for segment in done.segments)
+        for name in sorted(there - kept):
+            if (
+                names.parse_segment(name) is not None
+                or names.is_proof(name)
+                or names.is_part(name)
+            ):
                 self._store.delete(f'{self._path}/{name}')
-        return done, position, is_complete
+        return done
 
-    def _read_back(
-        self, name: str, number: int, increment: model.Increment
-    ) -> tuple[manifest.Segment, int, bool]:
-        """Return a segment, where its last record ends, and whether it is the last.
+    def _read_back(self, proof: str, increment: model.Increment, done: _Done) -> _Done:
+        """Return *done* with the segments that a note tells of.
 
-        :raises InvalidInput: it is not whole, or is of another increment
+        :raises InvalidInput: one is not what was written, or is of another increment
         """
-        path = f'{self._path}/{name}'
-        content = self._store.get(path, manifest.MAX_SEGMENT_SIZE) or b''
-        segment, raw = segments.describe(name, content, path)
-        if names.is_compressed(name) != (self._level is not None):
+        path = f'{self._path}/{proof}'
+        content = self._store.get(path, sealed.MAX_SMALL_SIZE) or b''
+        found = manifest.decode_proof(content, path, len(done.segments))
+        done = dataclasses.replace(done, segments=[*done.segments])
+        for segment in found:
+            self._read_segment(segment, increment, done)
+        return done
+
+    def _read_segment(
+        self, segment: manifest.Segment, increment: model.Increment, done: _Done
+    ) -> None:
+        path = f'{self._path}/{segment.name}'
+        if names.is_compressed(segment.name) != (self._level is not None):
             raise errors.InvalidInput(f'{path}: was compressed in another way.')
-        if not raw:
-            raise errors.InvalidInput(f'{path}: is empty.')
+        content = self._store.get(path, manifest.MAX_SEGMENT_SIZE)
+        raw = segments.check(segment, content, self._path)
         reader = stream.Reader(segments.Chunks(iter([raw])), path, False)
-        if number == 0:
+        if not done.segments:
             header = rbd_diff.read_header(reader)
             if (header.from_snap, header.to_snap, header.size) != (
                 increment.from_snap,
@@ -131,7 +172,16 @@ class SegmentWriter:
                 raise errors.InvalidInput(f'{path}: is of another increment.')
         part = rbd_diff.Part(reader, increment.size)
         end = max((item.offset + item.length for item in part), default=0)
-        return segment, end, part.is_last
+        done.position = max(done.position, end)
+        done.is_complete = part.is_last
+        done.segments.append(segment)
+
+
+def forget_proofs(store: archive_store.Store, path: str) -> None:
+    """Remove the notes for a next run, once the increment is finished."""
+    for entry in store.entries(path):
+        if names.is_proof(entry.name):
+            store.delete(f'{path}/{entry.name}')
 
 
 def _behind(position: int, extents: Iterator[model.Extent]) -> Iterator[model.Extent]:

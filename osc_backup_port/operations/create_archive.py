@@ -27,8 +27,7 @@ from osc_backup_port.archive import store as archive_store
 from osc_backup_port.ceph import naming
 from osc_backup_port.ceph import pool as ceph_pool
 from osc_backup_port.formats import record_file
-from osc_backup_port.operations import chains
-from osc_backup_port.operations.archive_segments import SegmentWriter
+from osc_backup_port.operations import archive_segments, chains
 from osc_backup_port.transfer import limits, metering, pacing
 
 ADDED = 'added'
@@ -299,6 +298,7 @@ class _ImageWriter:
         check()
         self._store.put(f'{path}/{names.INCREMENT}', manifest.encode_increment(info))
         step.result = ADDED
+        archive_segments.forget_proofs(self._store, path)
 
     def _write_segments(self, step: Step, path: str) -> tuple[list[manifest.Segment], int]:
         meter = metering.Meter(self._shown, self._pace)
@@ -306,7 +306,9 @@ class _ImageWriter:
         with self._pool.open(source, step.point.opened_at) as image:
             size = image.size()
             self._shown.begin(f'Backup {step.record.id}', size)
-            writer = SegmentWriter(self._store, path, self._options.level, meter, self._bounds)
+            writer = archive_segments.SegmentWriter(
+                self._store, path, self._options.level, meter, self._bounds
+            )
             increment = model.Increment(step.start, step.point.snapshot, size, iter(()))
             segments = writer.write(image, increment)
         step.moved, step.written = meter.moved, writer.written

@@ -156,14 +156,15 @@ class _Exporter:
             else:
                 base = self._plan.base.name if self._plan.base else None
                 self._shown.begin('Exporting', layout.size)
-                items = reading.read_items(image, image.extents(base), self._bounds)
-                metered = self._meter.watch(items, layout.size)
-                if self._plan.format == incoming.RAW:
-                    raw.write(writer, metered, layout.size)
-                else:
-                    wanted = metered if base else differing.drop_zeros(metered)
-                    increment = model.Increment(base, point, layout.size, iter(wanted))
-                    self._write_all(writer, rbd_diff.encode(increment))
+                # Reads are under way when a write fails: they end before the image is closed.
+                with contextlib.closing(self._read(image, base)) as items:
+                    metered = self._meter.watch(items, layout.size)
+                    if self._plan.format == incoming.RAW:
+                        raw.write(writer, metered, layout.size)
+                    else:
+                        wanted = metered if base else differing.drop_zeros(metered)
+                        increment = model.Increment(base, point, layout.size, iter(wanted))
+                        self._write_all(writer, rbd_diff.encode(increment))
         return layout.size
 
     def _check_room(self, writer: stream.Writer, image: ceph_image.Image) -> None:
@@ -206,8 +207,10 @@ class _Exporter:
     ) -> Generator[model.Increment, None, None]:
         image_name, last = self._plan.source.image, None
         for point in points:
-            with self._pool.open(image_name, point.name) as image:
-                items = reading.read_items(image, image.extents(last), self._bounds)
+            with (
+                self._pool.open(image_name, point.name) as image,
+                contextlib.closing(self._read(image, last)) as items,
+            ):
                 metered = self._meter.watch(items, point.size)
                 wanted = metered if last else differing.drop_zeros(metered)
                 yield model.Increment(last, point.name, point.size, iter(wanted))
@@ -215,7 +218,14 @@ class _Exporter:
         if points:
             yield model.Increment(last, None, layout.size, iter(()))
             return
-        with self._pool.open(image_name) as image:
-            items = reading.read_items(image, image.extents(), self._bounds)
+        with (
+            self._pool.open(image_name) as image,
+            contextlib.closing(self._read(image, None)) as items,
+        ):
             wanted = differing.drop_zeros(self._meter.watch(items, layout.size))
             yield model.Increment(None, None, layout.size, iter(wanted))
+
+    def _read(
+        self, image: ceph_image.Image, start: str | None
+    ) -> Generator[model.Item, None, None]:
+        return reading.read_items(image, image.extents(start), self._bounds)

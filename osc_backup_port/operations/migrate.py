@@ -17,13 +17,13 @@ stopped.
 """
 
 import collections.abc
-import concurrent.futures
+import contextlib
 import dataclasses
 import hashlib
 import itertools
 import threading
 
-from osc_backup_port import errors, model, progress, units
+from osc_backup_port import errors, model, progress, units, workers
 from osc_backup_port.ceph import image as ceph_image
 from osc_backup_port.ceph import naming
 from osc_backup_port.ceph import pool as ceph_pool
@@ -245,13 +245,12 @@ def run(
     todo = [chain for chain in planned.chains if any(step.is_missing for step in chain.steps)]
     each = bounds.shared_by(min(max(len(todo), 1), _SIDE_BY_SIDE))
     mover = _Mover(clouds, verify, each, shown)
-    with concurrent.futures.ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
+    with workers.threads(_SIDE_BY_SIDE) as pool:
         try:
             for future in [pool.submit(mover.move, chain) for chain in todo]:
                 future.result()
         except BaseException:
             mover.stop.set()
-            pool.shutdown(cancel_futures=True)
             raise
     for chain in planned.chains:
         if not any(step.error for step in chain.steps):
@@ -315,17 +314,27 @@ class _Mover:
         write = session.begin(increment, resumed=first > 0)
         with self._clouds.source.open(chain.source, step.point.opened_at) as image:
             if not in_parts:
-                write(self._items(image, image.extents(step.start)))
+                self._write(write, image, image.extents(step.start))
             else:
                 for number, extents in _parts(image.extents(step.start), first):
-                    write(self._items(image, extents))
+                    self._write(write, image, extents)
                     session.note_parts(identity, number + 1)
         session.commit(increment, is_wanted=True)
 
-    def _items(
-        self, image: ceph_image.Image, extents: collections.abc.Iterable[model.Extent]
+    def _write(
+        self,
+        write: collections.abc.Callable[[collections.abc.Iterable[model.Item]], None],
+        image: ceph_image.Image,
+        extents: collections.abc.Iterable[model.Extent],
+    ) -> None:
+        # Reads are under way when a write fails: they end before the image is closed.
+        with contextlib.closing(reading.read_items(image, extents, self._bounds)) as items:
+            write(self._until_stopped(items))
+
+    def _until_stopped(
+        self, items: collections.abc.Iterable[model.Item]
     ) -> collections.abc.Iterator[model.Item]:
-        for item in reading.read_items(image, extents, self._bounds):
+        for item in items:
             if self.stop.is_set():
                 raise errors.Interrupted('Stopped.')
             yield item

@@ -13,10 +13,9 @@
 """Requests side by side, results in order."""
 
 import collections.abc
-import concurrent.futures
 import typing
 
-from osc_backup_port import errors
+from osc_backup_port import errors, workers
 from osc_backup_port.cinder import patience
 
 #: As many as a requests session keeps connections for, less some air.
@@ -38,19 +37,17 @@ def each(
     :raises errors.Interrupted: no more are started
     """
     results: list[Result | errors.PortError] = []
-    pool = concurrent.futures.ThreadPoolExecutor(WORKERS)
-    try:
-        for future in [pool.submit(function, item) for item in items]:
-            try:
-                results.append(future.result())
-            except errors.NotPermitted:
-                raise
-            except errors.PortError as error:
-                results.append(error)
-    except errors.Interrupted:
-        # Those at work may be waiting for a cloud that does not answer.
-        patience.stop_waiting()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with workers.threads(WORKERS) as pool:
+        try:
+            for future in [pool.submit(function, item) for item in items]:
+                try:
+                    results.append(future.result())
+                except errors.NotPermitted:
+                    raise
+                except errors.PortError as error:
+                    results.append(error)
+        except errors.Interrupted:
+            # Those at work may be waiting for a cloud that does not answer.
+            patience.stop_waiting()
+            raise
     return results
