@@ -13,11 +13,9 @@
 """Where an archive lies: a folder here.  Elsewhere: remote_store, tar_stream."""
 
 import contextlib
-import errno
 import fcntl
 import os
 import pathlib
-import stat
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
@@ -79,28 +77,11 @@ class Folder:
 
     def put(self, path: str, content: bytes) -> None:
         target = self._root / path
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        files.write_private(target, content)
+        files.make_folder(target.parent)
+        files.write_file(target, content, replace=True)
 
     def get(self, path: str, limit: int) -> bytes | None:
-        target = self._root / path
-        try:
-            descriptor = os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            if error.errno == errno.ELOOP:
-                raise errors.InvalidInput(f'{target}: is a link, expected a file.') from None
-            raise
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            os.close(descriptor)
-            raise errors.InvalidInput(f'{target}: is not a file.')
-        with open(descriptor, 'rb') as file:
-            if status.st_size > limit:
-                raise too_large(str(target), status.st_size, limit)
-            # Not *limit*: so much would be allocated, whatever there is.
-            return file.read(status.st_size)
+        return files.read_file(self._root / path, limit)
 
     def entries(self, path: str) -> list[Entry]:
         found = []
@@ -125,7 +106,7 @@ class Folder:
     @contextlib.contextmanager
     def lock(self, path: str) -> Iterator[Callable[[], None]]:
         folder = self._root / path
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files.make_folder(folder)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             # The kernel drops it with the process, however that ends.

@@ -48,7 +48,7 @@ class Output:
     def __init__(self, file: io.RawIOBase) -> None:
         pipes.widen(file)
         # tarfile takes no notice of a write that took a part only; this does.
-        self._file = io.BufferedWriter(file, _BUFFER)
+        self._file = io.BufferedWriter(pipes.patient(file), _BUFFER)
         self._tar = tarfile.open(  # noqa: SIM115 - closed by close()
             fileobj=self._file, mode='w|', format=tarfile.PAX_FORMAT, bufsize=_BUFFER
         )
@@ -98,7 +98,7 @@ class Input:
 
     def __init__(self, file: io.RawIOBase) -> None:
         pipes.widen(file)
-        self._members = _members(file, self.name)
+        self._members = _members(pipes.patient(file), self.name)
         self._next: Member | None = next(self._members, None)
         self._cut: errors.TruncatedStream | None = None
 

@@ -230,7 +230,7 @@ class Writer:
     def __init__(
         self, file: io.RawIOBase, checksum: bool = True, name: str = 'the output'
     ) -> None:
-        self._file = file
+        self._file = pipes.patient(file)
         self.name = name
         pipes.widen(file)
         self._hash = _Hash(checksum)
@@ -296,7 +296,8 @@ def _buffered(file: io.RawIOBase) -> io.RawIOBase | io.BufferedReader:
 
     Asked itself for 4 MiB it gets memory for as many each time, and fills some KiB of it.
     """
-    return io.BufferedReader(file, _PIPE_BUFFER) if pipes.widen(file) else file
+    patient = pipes.patient(file)
+    return io.BufferedReader(patient, _PIPE_BUFFER) if pipes.widen(file) else patient
 
 
 def _can_have_holes(file: io.RawIOBase) -> bool:

@@ -90,7 +90,7 @@ def run(cinder: Cinder, work: Plan, options: Options) -> list[Result]:
     :raises OSError: the directory cannot be made
     """
     if options.directory:
-        options.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files.make_folder(options.directory)
     todo = [result for result in work.results if not result.result.startswith('skipped')]
 
     def export(result: Result) -> None:
@@ -101,7 +101,8 @@ def run(cinder: Cinder, work: Plan, options: Options) -> list[Result]:
         if path is None:
             raise errors.InvalidInput('Nothing says where to write the record.')
         result.file = path
-        result.result = write(path, cinder.export_record(result.backup.id))
+        exported = cinder.export_record(result.backup.id)
+        result.result = write(path, exported, is_named=options.directory is None)
 
     for result, outcome in zip(todo, side_by_side.each(export, todo), strict=True):
         if isinstance(outcome, errors.PortError):
@@ -109,19 +110,24 @@ def run(cinder: Cinder, work: Plan, options: Options) -> list[Result]:
     return work.results
 
 
-def write(path: pathlib.Path, backup: record.BackupRecord) -> str:
+def write(path: pathlib.Path, backup: record.BackupRecord, is_named: bool = True) -> str:
     """Write a record to a file; return ``written``, ``replaced`` or ``unchanged``.
 
     A nightly run meets its own files again: an older record of this backup is
     replaced, anything else is not.
 
+    :param is_named: the user has named the file, which may be a pipe then
     :raises errors.Conflict: the file is there and holds something else
     :raises errors.InvalidInput: the file cannot be written
     """
     data = record_file.write_record(backup).encode()
     try:
-        there = _read_old(path)
-        if there:
+        if is_named and files.is_special(path):
+            # /dev/stdout for one has nothing that could be lost.
+            files.write_output(path, data)
+            return 'written'
+        there = files.read_file(path, record_file.MAX_FILE_SIZE)
+        if there is not None:
             old = _record_of(there, backup.id)
             if old is None:
                 raise errors.Conflict(
@@ -130,18 +136,10 @@ def write(path: pathlib.Path, backup: record.BackupRecord) -> str:
                 )
             if old.says_the_same_as(backup):
                 return 'unchanged'
-        files.write_private(path, data)
+        files.write_file(path, data, replace=there is not None)
     except OSError as error:
         raise errors.InvalidInput(f'{path}: {error.strerror or error}.') from error
-    return 'replaced' if there else 'written'
-
-
-def _read_old(path: pathlib.Path) -> bytes | None:
-    # What is no file, /dev/stdout for one, has nothing that could be lost.
-    if not path.exists() or not (path.is_file() or path.is_dir()):
-        return None
-    with path.open('rb') as file:
-        return file.read(record_file.MAX_FILE_SIZE)
+    return 'written' if there is None else 'replaced'
 
 
 def _record_of(data: bytes, backup_id: str) -> record.BackupRecord | None:

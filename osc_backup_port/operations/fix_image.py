@@ -19,7 +19,7 @@ a file; of the second an import that is run again makes all anew.
 import pathlib
 import typing
 
-from osc_backup_port import errors, files
+from osc_backup_port import errors, files, units
 from osc_backup_port.ceph import naming
 from osc_backup_port.ceph import pool as ceph_pool
 from osc_backup_port.cinder import resources
@@ -71,14 +71,16 @@ def _remove_metadata(
     content = pool.read_object(name)
     if content is None:
         return f'{name}: has gone meanwhile'
-    keep.mkdir(mode=0o700, parents=True, exist_ok=True)
+    files.make_folder(keep)
     path = keep / name
-    if path.exists() and path.read_bytes() != content:
+    kept = files.read_file(path, max(len(content), units.MIB))
+    if kept is None:
+        files.write_file(path, content)
+    elif kept != content:
         raise errors.Conflict(
             f'{path}: is there already, with other content than the object {name}.',
             'Choose another directory: --keep <directory>',
         )
-    files.write_private(path, content)
     pool.remove_object(name)
     return f'{name}: removed; back with: rados -p {pool.name} put {name} {path}'
 

@@ -85,12 +85,12 @@ def described_file(image_file: pathlib.Path) -> Iterator[Output]:
             'Move it away, or choose another name for the image.',
         ) from error
     with contextlib.ExitStack() as undo:
-        with files.part_file(image_file) as file:
+        with files.new_file(image_file) as file:
             output = Output(file)
             yield output
             if output.info is not None:
                 undo.callback(path.unlink, missing_ok=True)
-                files.write_private(path, _encode(output.info))
+                files.write_file(path, _encode(output.info), replace=True)
         undo.pop_all()
 
 

@@ -64,7 +64,7 @@ def run(
             f'Is it another pool? --ceph-pool <pool>. See what is there: rbd -p {pool.name} ls',
         )
     if directory is not None:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files.make_folder(directory)
     return [_result(made, directory) for made in found]
 
 
@@ -88,10 +88,11 @@ def _write(path: pathlib.Path, made: rebuild_records.Rebuilt) -> str:
     :raises Conflict: the file is there and says something else
     """
     content = record_file.write_record(made.record).encode()
-    if not path.exists():
-        files.write_private(path, content)
+    there = files.read_file(path, record_file.MAX_FILE_SIZE)
+    if there is None:
+        files.write_file(path, content)
         return 'written'
-    if path.read_bytes() == content:
+    if there == content:
         return 'unchanged'
     raise errors.Conflict(
         f'{path}: is there already, and says something else than what was rebuilt.',

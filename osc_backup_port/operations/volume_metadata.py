@@ -29,15 +29,21 @@ def file_beside(image_file: pathlib.Path, backup_id: str) -> pathlib.Path:
     return image_file.with_name(naming.metadata_object(backup_id))
 
 
-def export(pool: ceph_pool.Pool, backup_id: str, path: pathlib.Path | None) -> str:
-    """Write the object to a file; return a line that says where it went."""
+def export(
+    pool: ceph_pool.Pool, backup_id: str, path: pathlib.Path | None, is_named: bool = True
+) -> str:
+    """Write the object to a file; return a line that says where it went.
+
+    :param is_named: the user has named the file, which may be a pipe then
+    """
     name = naming.metadata_object(backup_id)
     content = pool.read_object(name)
     if content is None:
         return f'none: there is no object {name} in pool {pool.name}'
     if path is None:
         return f'not exported: name a file for it with --volume-metadata <path> ({name})'
-    files.write_private(path, content)
+    write = files.write_output if is_named else files.write_file
+    write(path, content, replace=True)
     return str(path)
 
 

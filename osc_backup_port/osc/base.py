@@ -80,8 +80,11 @@ class CommandMixin:
     def run(self, parsed_args: argparse.Namespace) -> int:
         terminal.guard_logs()
         try:
+            _check_streams()
             with _signals_as_errors():
                 code: int = super().run(parsed_args)  # type: ignore[misc]
+                # Now, and not at exit: what cannot be written is an error like any other.
+                self.app.stdout.flush()
             if self._failure is not None:
                 raise self._failure
             return code
@@ -137,7 +140,7 @@ def add_image_format(
 
 def refuse_to_overwrite(path: pathlib.Path) -> None:
     """:raises Conflict: there is such a file"""
-    if path.exists():
+    if os.path.lexists(path):
         raise errors.Conflict(
             f'{path}: is there already.', 'Remove it first, or choose another name.'
         )
@@ -177,24 +180,56 @@ def open_stdin() -> io.FileIO:
     return io.FileIO(sys.stdin.fileno(), closefd=False)
 
 
+def _check_streams() -> None:
+    """See that there is a stdout, and let nothing else get its number, or that of stderr.
+
+    A file that is opened while one of the three is closed would get its number, and then
+    all that is printed there.
+
+    :raises InvalidInput: stdout is closed
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != descriptor:
+                os.dup2(null, descriptor)
+                os.close(null)
+    if sys.stdout is None:
+        raise errors.InvalidInput(
+            'stdout is closed.', 'Let it lead to a terminal, a file or a program; or: >/dev/null'
+        )
+
+
 def _describe_os_error(error: OSError) -> str:
-    if error.errno == errno.EPIPE:
+    try:
+        sys.stdout.flush()
+        is_broken = error.errno == errno.EPIPE
+    except OSError:
+        is_broken = True
+    if is_broken:
         # Nothing more can be written there; the interpreter would try once
         # more, and complain, when it flushes at exit.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if error.errno == errno.EPIPE:
         return 'stdout: the program that reads our output has gone away.'
-    place = f'{error.filename}: ' if error.filename else ''
+    place = f'{error.filename}: ' if error.filename else 'stdout: ' * is_broken
     return f'{place}{error.strerror or error}'
+
+
+#: What asks a program to stop: the keyboard, a service manager, a terminal that goes.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 @contextlib.contextmanager
 def _signals_as_errors() -> collections.abc.Iterator[None]:
-    """Turn the first SIGINT or SIGTERM into ``Interrupted``.
+    """Turn the first signal that asks us to stop into ``Interrupted``.
 
     What is half done is undone while the exception travels.  A second
     signal is only answered, so that it does not cut that short; the third
-    does what it always did.
+    does what it always did.  One that is ignored, as under nohup, stays so.
     """
     seen = 0
 
@@ -204,11 +239,16 @@ def _signals_as_errors() -> collections.abc.Iterator[None]:
         name = signal.Signals(number).name
         if seen == 1:
             raise errors.Interrupted(f'Stopped by {name}.')
-        os.write(2, f'{name}: cleaning up; once more to leave at once.\n'.encode())
+        # The terminal may be what has gone.
+        with contextlib.suppress(OSError):
+            if sys.stderr is not None:
+                os.write(2, f'{name}: cleaning up; once more to leave at once.\n'.encode())
         signal.signal(number, signal.SIG_DFL)
 
     old: dict[signal.Signals, typing.Any] = {
-        number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)
+        number: signal.signal(number, handle)
+        for number in _SIGNALS
+        if signal.getsignal(number) is not signal.SIG_IGN
     }
     try:
         yield

@@ -145,7 +145,10 @@ class ExportBackupImage(base.ColumnsBesideData, _ImageCommand):
                     pool, plan, writer, shown, transfer_options.bounds(parsed_args)
                 )
                 metadata = volume_metadata.export(
-                    pool, backup.id, _metadata_path(parsed_args, backup.id)
+                    pool,
+                    backup.id,
+                    _metadata_path(parsed_args, backup.id),
+                    is_named=parsed_args.volume_metadata is not None,
                 )
                 output.describe(export_image.describe(plan, result))
         return _export_columns(backup, parsed_args, result, metadata)

@@ -37,7 +37,7 @@ def shown(wanted: bool) -> collections.abc.Iterator[progress.Progress]:
 
     :param wanted: False: only what is said, nothing that moves
     """
-    if wanted and sys.stderr.isatty():
+    if wanted and _Stderr().isatty():
         bar = _Bar()
         with bar.display:
             yield bar
@@ -45,6 +45,30 @@ def shown(wanted: bool) -> collections.abc.Iterator[progress.Progress]:
         lines = _Lines(_LINE_INTERVAL if wanted else None)
         yield lines
         lines.end()
+
+
+class _Stderr:
+    """stderr as it is now, where it is there: that it has gone is no reason to stop."""
+
+    def __init__(self) -> None:
+        self._file = sys.stderr
+        self.encoding: str = getattr(self._file, 'encoding', None) or 'utf-8'
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            if self._file is not None:
+                self._file.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            if self._file is not None:
+                self._file.flush()
+
+    def isatty(self) -> bool:
+        with contextlib.suppress(OSError, ValueError):
+            return self._file is not None and self._file.isatty()
+        return False
 
 
 class _Count:
@@ -128,7 +152,7 @@ class _Lines:
             self.say(str(self._count))
 
     def say(self, line: str) -> None:
-        terminal.write_line(sys.stderr, line)
+        terminal.write_line(_Stderr(), line)
 
     def end(self) -> None:
         if self._interval is not None and self._count is not None:
@@ -152,7 +176,7 @@ class _Bar:
                 '{task.fields[moved]} moved, {task.fields[rate]}, {task.fields[skipped]} skipped'
             ),
             rich_progress.TimeRemainingColumn(),
-            console=rich.console.Console(stderr=True),
+            console=rich.console.Console(file=typing.cast(typing.TextIO, _Stderr())),
         )
         self._clock = clock
         self._task: typing.Any = None

@@ -429,7 +429,9 @@ class TestImport:
 
         assert f'only where the key manager has the key {key}' in capsys.readouterr().err
 
-    @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+    @pytest.mark.parametrize(
+        'number', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT]
+    )
     def test_a_signal_leaves_nothing(
         self, shell: Shell, files: pathlib.Path, number: signal.Signals
     ) -> None:

@@ -10,17 +10,21 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""Pipes that carry much at once."""
+"""Pipes that carry much at once, and pause."""
 
 import fcntl
 import io
 import os
 import pathlib
+import tarfile
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from osc_backup_port import pipes, units
+from osc_backup_port.archive import tar_stream
 from osc_backup_port.formats import stream
 
 
@@ -81,3 +85,70 @@ def test_large_and_small_reads_of_a_pipe_follow_each_other(
     assert head == content[:16]
     assert b''.join(pieces) == content
     assert not reader.read(1)
+
+
+def test_a_pause_of_a_pipe_that_does_not_wait_is_not_its_end(
+    pipe: tuple[io.FileIO, io.FileIO],
+) -> None:
+    """An ssh at the other end makes it so."""
+    os.set_blocking(pipe[0].fileno(), False)
+    content = os.urandom(5000)
+
+    def feed() -> None:
+        for at in range(0, len(content), 1000):
+            time.sleep(0.02)
+            pipe[1].write(content[at : at + 1000])
+        pipe[1].close()
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    reader = stream.Reader(pipe[0], 'stdin')
+    assert reader.peek(16) == content[:16]
+    assert reader.read_exactly(4000) + reader.read(4000) == content
+    reader.expect_end()
+    feeder.join()
+
+
+def test_what_a_full_pipe_does_not_take_is_written_later(
+    pipe: tuple[io.FileIO, io.FileIO],
+) -> None:
+    os.set_blocking(pipe[1].fileno(), False)
+    content = os.urandom(3 * units.MIB)
+    found: list[bytes] = []
+
+    def read() -> None:
+        while data := pipe[0].read(units.MIB):
+            time.sleep(0.02)
+            found.append(data)
+
+    reading = threading.Thread(target=read)
+    reading.start()
+    stream.Writer(pipe[1]).write(content)
+    pipe[1].close()
+    reading.join()
+    assert b''.join(found) == content
+
+
+def test_a_tar_stream_through_pipes_that_do_not_wait(pipe: tuple[io.FileIO, io.FileIO]) -> None:
+    for end in pipe:
+        os.set_blocking(end.fileno(), False)
+    content = os.urandom(3 * units.MIB)
+
+    def write() -> None:
+        output = tar_stream.Output(pipe[1])
+        time.sleep(0.05)
+        output.put('file', content)
+        output.close()
+        pipe[1].close()
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    patient = pipes.patient(pipe[0])
+    with tarfile.open(fileobj=io.BufferedReader(patient), mode='r|') as tar:
+        member = tar.next()
+        assert member is not None
+        file = tar.extractfile(member)
+        assert file is not None
+        assert file.read() == content
+        assert tar.next() is None
+    writing.join()
