@@ -29,6 +29,7 @@ import typing
 #: What Cinder writes as volume_id while an import is under way, or failed.
 NO_VOLUME = '00000000-0000-0000-0000-000000000000'
 
+_UNSTORABLE = re.compile('[\0\U00010000-\U0010ffff]')
 _UUID = re.compile(r'[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}')
 _CLASS_PATH = re.compile(r'[A-Za-z_]\w*(\.[A-Za-z_]\w*)*\.[A-Z]\w*', re.ASCII)
 
@@ -120,6 +121,36 @@ def is_same_driver(one: object, other: object) -> bool:
     return _driver_module(one) == _driver_module(other)
 
 
+def unstorable(
+    fields: collections.abc.Mapping[str, typing.Any],
+) -> collections.abc.Iterator[tuple[str, str]]:
+    """Return what not every database can hold, of the texts that an import writes there.
+
+    A MariaDB or MySQL as Cinder sets it up has the character set ``utf8mb3``, which ends at
+    U+FFFF; a PostgreSQL holds no NUL.  The service fails on them after the last place where it
+    would notice: the backup stays ``creating`` for good.  Host, availability zone and service
+    are overwritten before.
+
+    :return: the name of each field, with its first such character
+    """
+    for name in ('display_name', 'display_description', 'container', 'service_metadata'):
+        yield from _unstorable(name, fields.get(name))
+    for key, value in (fields.get('metadata') or {}).items():
+        yield from _unstorable('a key of metadata', key)
+        yield from _unstorable(f'metadata {key!a}', value)
+
+
+def replace_unstorable(text: str) -> str:
+    """Return a text with ``?`` for each character that not every database can hold."""
+    return _UNSTORABLE.sub('?', text)
+
+
+def _unstorable(name: str, text: object) -> collections.abc.Iterator[tuple[str, str]]:
+    found = _UNSTORABLE.search(text) if isinstance(text, str) else None
+    if found:
+        yield name, f'U+{ord(found[0]):04X}'
+
+
 def is_uuid(value: object) -> bool:
     """Tell whether *value* is an id the way Cinder writes it, in lower case."""
     return isinstance(value, str) and _UUID.fullmatch(value) is not None
@@ -204,11 +235,14 @@ def _check_time(fields: collections.abc.Mapping[str, typing.Any], name: str) -> 
 
 def _check_properties(fields: collections.abc.Mapping[str, typing.Any]) -> list[str]:
     value = fields.get('metadata')
-    if value is None or (
-        isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
-    ):
+    if value is None:
         return []
-    return [f'metadata is {_show(value)}, expected an object whose values are texts']
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        return [f'metadata is {_show(value)}, expected an object whose values are texts']
+    longest = max((len(text) for pair in value.items() for text in pair), default=0)
+    if longest > _MAX_TEXT:
+        return [f'metadata has a text of {longest} characters, expected at most {_MAX_TEXT}']
+    return []
 
 
 def _check_service_metadata(

@@ -14,6 +14,7 @@
 
 import collections.abc
 import contextlib
+import re
 import time
 import typing
 
@@ -30,6 +31,15 @@ _NO_RECORD = 'bm90aGluZw=='
 # As no release calls a column of a backup.
 _NO_FILTER = 'port_no_such_filter'
 _ANY_DRIVER = 'cinder.backup.drivers.ceph.CephBackupDriver'
+
+# What Cinder answers when the service that it asked has another driver than the backup.
+_OTHER_DRIVER = re.compile(
+    r'currently configured \[([^]]*)\].* create this backup \[([^]]*)\]', re.DOTALL
+)
+# With two services the right one is missed so often once in 4096 times.
+_EXPORTS = 12
+#: Seconds by which each pause between them is longer than the one before.
+EXPORT_PAUSE = 0.05
 
 _PROJECT_ID = 'os-backup-project-attr:project_id'
 # An admin finds an id in any project, so look for it in all of them.
@@ -204,10 +214,32 @@ class BackupService:
         """
         action = f'export the record of backup {backup_id}'
         with faults.as_errors(action, 'backup:export-import', _LIST):
-            answer = self._client.backups.export_record(backup_id)
+            answer = self._export(backup_id)
             service, url = answer['backup_service'], answer['backup_url']
         return record_module.BackupRecord.decode(
             service, url, f'Backup {backup_id}: what Cinder exported'
+        )
+
+    def _export(self, backup_id: str) -> typing.Any:
+        """Ask for a record until a backup service is asked that has its driver.
+
+        Of several services Cinder takes one by chance.
+        """
+        made_by = configured = ''
+        for tries in range(_EXPORTS):
+            time.sleep(tries * EXPORT_PAUSE)
+            try:
+                return self._client.backups.export_record(backup_id)
+            except cinder_exceptions.BadRequest as error:
+                drivers = _OTHER_DRIVER.search(str(error.message))
+                if drivers is None:
+                    raise
+                configured, made_by = drivers.groups()
+        raise errors.CinderError(
+            f'Cannot export the record of backup {backup_id}: it was made by {made_by}, and each '
+            f'of {_EXPORTS} times a backup service was asked that has {configured}.',
+            f'A backup service with the driver {made_by} has to be up: openstack volume service '
+            'list --service cinder-backup',
         )
 
     def import_record(self, record: record_module.BackupRecord) -> str:

@@ -19,7 +19,7 @@ import logging
 import time
 import typing
 
-from osc_backup_port import errors, record
+from osc_backup_port import errors, record, record_rules
 from osc_backup_port.cinder import resources
 from osc_backup_port.operations import (
     import_one,
@@ -140,6 +140,7 @@ def plan(
             step.fail(there)
         elif there is not None:
             _judge(step, there, options)
+    obstacles += _check_characters(steps, options)
     found = preflight.check(_needs(steps))
     notes = [*_notes(steps, options), *_missing_parents(cinder, steps), *found.notes]
     return Plan(generations, obstacles + found.obstacles, notes)
@@ -180,6 +181,34 @@ def _check_volumes(
             f'These are backups of {len(volumes)} volumes, {", ".join(volumes)}; expected those '
             f'of one, to become backups of volume {options.changes.volume_id}.',
             'Import the backups of each volume by themselves: name them.',
+        )
+    ]
+
+
+def _check_characters(
+    steps: collections.abc.Iterable[Step], options: Options
+) -> list[errors.PortError]:
+    """Refuse what would leave a backup ``creating`` for good, where the database is as usual."""
+    if options.changes.wide_characters == rewriting.KEEP:
+        return []
+    found = {
+        step.record.id: list(record_rules.unstorable(step.record.fields))
+        for step in steps
+        if step.action in ('import', 'replace')
+    }
+    bad = [backup_id for backup_id, what in found.items() if what]
+    if not bad:
+        return []
+    fields = ', '.join(f'{name} ({character})' for name, character in found[bad[0]][:5])
+    more = f' The same kind in {len(bad) - 1} more: {", ".join(bad[1:10])}.' if bad[1:] else ''
+    return [
+        errors.InvalidInput(
+            f'Backup {bad[0]}: {fields}: has a character that the database of Cinder cannot hold '
+            f'where it is a MariaDB or MySQL with the usual character set utf8mb3: all above '
+            f'U+FFFF, emoji for one; or NUL. The backup would stay creating for good.{more}',
+            'To import with ? for each of them: --wide-characters replace. If the database of '
+            'that cloud does hold them (utf8mb4, PostgreSQL): --wide-characters keep. A '
+            '--name-prefix counts too; a pool is given another name with --ceph-pool.',
         )
     ]
 
@@ -263,7 +292,7 @@ def _finish(step: Step, seen: resources.Backup, options: Options) -> None:
     # Only the status tells: a backup that was taken up again keeps the
     # fail_reason of an earlier failure.
     if seen.status == 'creating':
-        step.fail(target_state.stuck(seen, options.timeout))
+        step.fail(target_state.stuck(step.record, seen, options.timeout))
     elif problem is not None:
         step.fail(problem)
     else:

@@ -16,9 +16,11 @@ import collections.abc
 import dataclasses
 import json
 
-from osc_backup_port import errors, record
+from osc_backup_port import errors, record, record_rules
 
 Map = collections.abc.Mapping[str, str]
+
+REFUSE, REPLACE, KEEP = 'refuse', 'replace', 'keep'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Rewriting:
     :ivar volume_id: the volume whose backups they are then
     :ivar keys: ids of the keys of encrypted volumes, by those of the other cloud
     :ivar volume_types: the same of volume types
+    :ivar wide_characters: what becomes of characters that not every database can hold:
+        ``refuse``, ``replace``, or ``keep``
     """
 
     ceph_pool: str | None = None
@@ -37,11 +41,13 @@ class Rewriting:
     volume_id: str | None = None
     keys: Map | None = None
     volume_types: Map | None = None
+    wide_characters: str = REFUSE
 
     def rewrite(self, item: record.BackupRecord) -> record.BackupRecord:
         """Return the record as the other cloud is to have it.
 
-        :raises errors.InvalidInput: its key is not mapped
+        :raises errors.InvalidInput: its key is not mapped, or it becomes one that Cinder would
+            not take
         """
         changes: dict[str, object] = {}
         if self.ceph_pool and item.is_ceph:
@@ -55,7 +61,9 @@ class Rewriting:
             changes['encryption_key_id'] = _mapped(
                 self.keys, item.encryption_key_id, f'Backup {item.id}', '--key-map'
             )
-        return item.with_changes(**changes) if changes else item
+        if changes:
+            item = item.with_changes(**changes)
+        return _replace_wide(item) if self.wide_characters == REPLACE else item
 
     def rewrite_metadata(self, backup_id: str, content: bytes | None) -> bytes | None:
         """Return the content of a ``.meta`` object as the other cloud is to have it.
@@ -81,6 +89,29 @@ class Rewriting:
             # Of a volume that is not encrypted nobody asks for the type.
             base['volume_type_id'] = _mapped(self.volume_types, kind, where, '--volume-type-map')
         return json.dumps(whole).encode()
+
+
+def _replace_wide(item: record.BackupRecord) -> record.BackupRecord:
+    """Replace, in what people wrote, the characters that not every database can hold."""
+    changes: dict[str, object] = {
+        name: record_rules.replace_unstorable(item.fields[name])
+        for name in ('display_name', 'display_description')
+        if item.fields.get(name)
+    }
+    old = item.fields.get('metadata')
+    if old:
+        new = {
+            record_rules.replace_unstorable(key): record_rules.replace_unstorable(value)
+            for key, value in old.items()
+        }
+        if len(new) != len(old):
+            raise errors.InvalidInput(
+                f'Backup {item.id}: two of its properties have the same name when the characters '
+                'that not every database can hold are replaced.',
+                'Rename one of them, and export the record again.',
+            )
+        changes['metadata'] = new
+    return item.with_changes(**changes) if changes else item
 
 
 def _mapped(known: Map, old: str, where: str, option: str) -> str:

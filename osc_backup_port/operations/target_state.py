@@ -12,7 +12,7 @@
 
 """Judge a backup that a cloud has already by the record that is to go there."""
 
-from osc_backup_port import errors, record
+from osc_backup_port import errors, record, record_rules
 from osc_backup_port.cinder import resources
 
 _SHOW = 'openstack volume backup show'
@@ -66,15 +66,27 @@ def problem(
     return None
 
 
-def stuck(there: resources.Backup, timeout: float) -> errors.PortError:
+def stuck(item: record.BackupRecord, there: resources.Backup, timeout: float) -> errors.PortError:
     """Return the error for a backup that is ``creating`` after the timeout."""
+    wide = ', '.join(name for name, _character in record_rules.unstorable(item.fields))
+    likely = (
+        f' The likely cause: a character above U+FFFF, or NUL, in {wide}, which its database '
+        'cannot hold.'
+        if wide
+        else ''
+    )
+    option = ' --wide-characters replace' if wide else ''
     return errors.CinderError(
-        f'Backup {there.id}: is still creating after {timeout:.0f} s, expected available.',
+        f'Backup {there.id}: is still creating after {timeout:.0f} s, expected available.{likely}',
         'Look whether the backup service is up: openstack volume service list --service '
-        'cinder-backup. It goes on by itself when the service comes back. If it was up all the '
-        'time, its message is lost, and Cinder refuses to delete the backup as it is: run '
-        f'openstack volume backup set --state error {there.id}, restart cinder-backup, and when '
-        f'the backup is in error: {_IMPORT} --replace-failed <file>',
+        'cinder-backup. The import goes on by itself when the service comes back. If it was up '
+        f'all the time, look for {there.id} in cinder-backup.log. "Import record started" is '
+        'not there: the message is lost. It is there with DBDataError, "Incorrect string value": '
+        'the database cannot hold a character; import with --wide-characters replace. With '
+        'DBConnectionError or "QueuePool limit": the database had no connection left. Cinder '
+        'refuses to delete the backup as it is, so in each case: openstack volume backup set '
+        f'--state error {there.id}; restart cinder-backup; and when the backup is in error: '
+        f'{_IMPORT} --replace-failed{option} <file>',
     )
 
 

@@ -76,7 +76,13 @@ def options(
         wait=wait,
         timeout=parsed_args.timeout,
         replace_failed=parsed_args.replace_failed,
-        changes=changes(parsed_args, pool, parsed_args.name_prefix, volume.id if volume else None),
+        changes=changes(
+            parsed_args,
+            pool,
+            parsed_args.name_prefix,
+            volume.id if volume else None,
+            parsed_args.wide_characters,
+        ),
         owner=placement.Placement(
             volume.project_id if volume else parsed_args.project,
             map_file.read(parsed_args.project_map, '--project-map'),
@@ -116,6 +122,7 @@ def changes(
     pool: str | None = None,
     name_prefix: str = '',
     volume_id: str | None = None,
+    wide_characters: str = 'refuse',
 ) -> 'rewriting.Rewriting':
     """Return what is changed on the way in."""
     from osc_backup_port.operations import map_file, rewriting
@@ -126,6 +133,7 @@ def changes(
         volume_id,
         map_file.read(parsed_args.key_map, '--key-map'),
         map_file.read(parsed_args.volume_type_map, '--volume-type-map'),
+        wide_characters,
     )
 
 
@@ -168,6 +176,16 @@ def _add_placement(parser: argparse.ArgumentParser) -> None:
         metavar='<text>',
         default='',
         help='Text that the names of the imported backups begin with',
+    )
+    parser.add_argument(
+        '--wide-characters',
+        choices=('refuse', 'replace', 'keep'),
+        default='refuse',
+        help='What to do with characters above U+FFFF (emoji and others) in names, descriptions '
+        'and properties, which a MariaDB or MySQL of Cinder with the usual character set cannot '
+        'hold, so that the backup would stay "creating" for good. refuse: import nothing; '
+        'replace: write ? instead; keep: the database of that cloud holds them (default: '
+        '%(default)s)',
     )
 
 

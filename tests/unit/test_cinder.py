@@ -247,6 +247,28 @@ def test_delete_that_fails() -> None:
     made.backups.delete.assert_called_once_with('5')
 
 
+def test_export_of_two_drivers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backups, 'EXPORT_PAUSE', 0)
+    item = records.make_record()
+    answer = {'backup_service': item.backup_service, 'backup_url': item.backup_url}
+    other = http(
+        400,
+        'Invalid backup: Export record aborted, the backup service currently configured '
+        '[cinder.backup.drivers.nfs.NFSBackupDriver] is not the backup service that was used to '
+        'create this backup [cinder.backup.drivers.ceph.CephBackupDriver].',
+    )
+    service, made = make_service()
+    made.backups.export_record.side_effect = [other, other, answer]
+    assert service.export_record(records.ID).id == records.ID
+    made.backups.export_record.side_effect = [other] * 99
+    with pytest.raises(errors.CinderError, match=r'was made by .*CephBackupDriver, and') as caught:
+        service.export_record(records.ID)
+    assert 'that has cinder.backup.drivers.nfs.NFSBackupDriver' in str(caught.value)
+    made.backups.export_record.side_effect = [http(400, 'Export backup aborted')]
+    with pytest.raises(errors.CinderError, match='Export backup aborted'):
+        service.export_record(records.ID)
+
+
 def test_export_of_what_is_no_record() -> None:
     service, made = make_service()
     made.backups.export_record.return_value = {'backup_service': 'c', 'backup_url': 'abcd'}

@@ -15,6 +15,7 @@ import concurrent.futures
 import dataclasses
 import itertools
 import pathlib
+import re
 import typing
 import uuid
 
@@ -292,12 +293,72 @@ def test_being_imported_by_another_run() -> None:
     assert cinder.calls == []
 
 
+def changed(**changes: typing.Any) -> import_metadata.Options:
+    return import_metadata.Options(changes=rewriting.Rewriting(**changes))
+
+
+@pytest.mark.parametrize(
+    ('fields', 'told'),
+    [
+        ({'display_name': 'db \U0001f4be'}, 'display_name (U+1F4BE)'),
+        ({'display_description': '\U00020000'}, 'display_description (U+20000)'),
+        ({'display_name': 'a\0b'}, 'display_name (U+0000)'),
+        ({'metadata': {'\U0001f4be': 'x'}}, 'a key of metadata (U+1F4BE)'),
+        ({'metadata': {'kind': '\U0001f4be'}}, "metadata 'kind' (U+1F4BE)"),
+        ({'container': 'pool\U0001f4be'}, 'container (U+1F4BE)'),
+    ],
+)
+def test_what_the_other_database_may_not_hold(fields: dict[str, typing.Any], told: str) -> None:
+    cinder = FakeCinder()
+    item = records.make_record(**fields)
+    with pytest.raises(errors.SomeFailed, match=re.escape(told)) as caught:
+        import_(cinder, [item])
+    assert '--wide-characters replace' in str(caught.value)
+    assert cinder.calls == []
+    assert import_(cinder, [item], changed(wide_characters='keep'))[1] == []
+    # What is there already was held.
+    assert import_(cinder, [item])[0] == {records.ID: 'already there'}
+
+
+def test_what_it_may_not_hold_is_replaced() -> None:
+    cinder = FakeCinder()
+    item = records.make_record(
+        display_name='db \U0001f4be',
+        display_description=None,
+        metadata={'a\U0001f4be': '\U0001f4bf'},
+    )
+    options = changed(wide_characters='replace', name_prefix='\U0001f4be ')
+    assert import_(cinder, [item], options)[1] == []
+    made = cinder.rows[records.ID].record
+    assert made is not None
+    assert (made.display_name, made.fields['metadata']) == ('? db ?', {'a?': '?'})
+    twice = records.make_record(metadata={'\U0001f4be': 'x', '\U0001f4bf': 'y'})
+    with pytest.raises(errors.SomeFailed, match='two of its properties'):
+        import_(FakeCinder(), [twice], changed(wide_characters='replace'))
+
+
+def test_a_prefix_that_it_may_not_hold() -> None:
+    with pytest.raises(errors.SomeFailed, match='1F4BE'):
+        import_(FakeCinder(), [records.make_record()], changed(name_prefix='\U0001f4be '))
+
+
+def test_a_stuck_row_names_the_likely_cause() -> None:
+    cinder = FakeCinder()
+    cinder.leave_placeholder(records.ID, 'creating')
+    item = records.make_record(display_name='db \U0001f4be')
+    [told] = import_(cinder, [item])[1]
+    assert 'The likely cause: a character above U+FFFF, or NUL, in display_name' in told
+    assert '--replace-failed --wide-characters replace <file>' in told
+
+
 def test_stays_creating() -> None:
     cinder = FakeCinder()
     cinder.slow.add(records.ID)
     results, failures = import_(cinder, [records.make_record()])
     assert results == {records.ID: 'failed'}
     assert 'is still creating' in failures[0]
+    assert 'likely cause' not in failures[0]
+    assert 'cinder-backup.log' in failures[0]
 
 
 def test_no_wait() -> None:
