@@ -70,6 +70,10 @@ class TruncatedStream(InvalidInput):
     """A stream ended before it was complete."""
 
 
+class TrailingData(InvalidInput):
+    """Something follows the end of a stream, which is complete up to there."""
+
+
 class DamagedArchive(InvalidInput):
     """A part of an archive is not as it was written; what does not need it may be whole."""
 

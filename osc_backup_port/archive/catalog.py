@@ -15,7 +15,7 @@
 import dataclasses
 import hashlib
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from osc_backup_port import errors, model, record, units
 from osc_backup_port.archive import manifest, names, sealed
@@ -51,11 +51,13 @@ class Damage:
 
     :param image: empty: the rest of a stream
     :param backup_id: empty: the whole image
+    :param folder: of the increment; empty where that is not known
     """
 
     image: str
     backup_id: str
     error: errors.InvalidInput
+    folder: str = ''
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -63,15 +65,19 @@ class Image:
     """The backups that share an image, in the order in which they were added.
 
     :param backups: those that can be had, with all that they build on
-    :param unfinished: folders of increments that a dead run left behind
+    :param unfinished: those that a dead run left behind, or one is still writing
     :param damaged: the others
     """
 
     name: str
     layout: model.ImageLayout
     backups: tuple[Backup, ...]
-    unfinished: tuple[str, ...]
+    unfinished: tuple[Damage, ...]
     damaged: tuple[Damage, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.backups or self.unfinished or self.damaged)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -87,7 +93,10 @@ class Catalog:
 
     def damage(self) -> list[Damage]:
         """Return all that cannot be used."""
-        return [*self.lost, *(one for image in self.images for one in image.damaged)]
+        found = [*self.lost]
+        for image in self.images:
+            found += [*image.damaged, *image.unfinished]
+        return found
 
     def backups(self) -> Iterator[Backup]:
         for image in self.images:
@@ -128,11 +137,6 @@ def read(store: archive_store.Store) -> Catalog:
     :raises InvalidInput: none of it is to be trusted
     """
     archive = read_archive(store)
-    if archive is None:
-        raise errors.NotFound(
-            f'{store.name}: is not an archive: there is no {names.ARCHIVE}.',
-            f'Make one: openstack volume backup archive create {shlex.quote(store.name)} <backup>',
-        )
     images, lost = [], []
     for entry in store.entries(''):
         if not names.is_image(entry.name):
@@ -141,16 +145,26 @@ def read(store: archive_store.Store) -> Catalog:
             image = read_image(store, entry.name)
         except errors.DamagedArchive as error:
             lost.append(Damage(entry.name, '', error))
+            continue
+        if image is None or image.is_empty:
+            empty = has_no_increment(f'{store.name}/{entry.name}')
+            lost.append(Damage(entry.name, '', empty))
         else:
-            images += [image] if image else []
+            images.append(image)
     return Catalog(archive, tuple(images), tuple(lost))
 
 
-def read_archive(store: archive_store.Store) -> manifest.Archive | None:
-    """Return the mark of an archive, None where there is none."""
+def read_archive(store: archive_store.Store) -> manifest.Archive:
+    """Return the mark of an archive.
+
+    :raises NotFound: there is none
+    """
     content = store.get(names.ARCHIVE, sealed.MAX_SMALL_SIZE)
     if content is None:
-        return None
+        raise errors.NotFound(
+            f'{store.name}: is not an archive: there is no {names.ARCHIVE}.',
+            f'Make one: openstack volume backup archive create {shlex.quote(store.name)} <backup>',
+        )
     return manifest.decode_archive(content, f'{store.name}/{names.ARCHIVE}')
 
 
@@ -170,76 +184,116 @@ def read_image(store: archive_store.Store, name: str) -> Image | None:
             return None
         raise sealed.damaged(f'{where}/{names.IMAGE}', 'is missing')
     layout = manifest.decode_image(content, f'{where}/{names.IMAGE}')
-    backups, unfinished, damaged = [], [], []
+    chain = Chain(where)
+    unfinished, damaged = [], []
     for number, backup_id in folders:
-        path = f'{name}/{names.increment(number, backup_id)}'
+        folder = names.increment(number, backup_id)
+        path = f'{name}/{folder}'
         document = store.get(f'{path}/{names.INCREMENT}', sealed.MAX_SIZE)
         if document is None:
-            unfinished.append(path)
+            unfinished.append(Damage(name, backup_id, not_finished(f'{where}/{folder}'), folder))
             continue
+        raw_record = store.get(f'{path}/{names.RECORD}', MAX_SMALL_FILE)
+        metadata = store.get(f'{path}/{names.VOLUME_METADATA}', MAX_SMALL_FILE)
         try:
-            backups.append(_read_backup(store, name, path, document))
+            chain.add(make_backup(where, name, folder, document, raw_record, metadata))
         except errors.DamagedArchive as error:
-            damaged.append(Damage(name, backup_id, error))
-    whole, dangling = connected(where, backups)
-    return Image(name, layout, whole, tuple(unfinished), (*damaged, *dangling))
-
-
-def _read_backup(store: archive_store.Store, image: str, path: str, document: bytes) -> Backup:
-    increment = manifest.decode_increment(document, f'{store.name}/{path}/{names.INCREMENT}')
-    if f'{image}/{increment.folder}' != path:
-        raise sealed.forged(f'{store.name}/{path}', f'says that it is {increment.folder}')
-    raw_record = store.get(f'{path}/{names.RECORD}', MAX_SMALL_FILE)
-    metadata = store.get(f'{path}/{names.VOLUME_METADATA}', MAX_SMALL_FILE)
-    return make_backup(f'{store.name}/{path}', image, increment, raw_record, metadata)
+            damaged.append(Damage(name, backup_id, error, folder))
+    return Image(name, layout, tuple(chain.backups), tuple(unfinished), tuple(damaged))
 
 
 def make_backup(
     where: str,
     image: str,
-    increment: manifest.Increment,
+    folder: str,
+    document: bytes,
     raw_record: bytes | None,
     metadata: bytes | None,
 ) -> Backup:
     """Put together what belongs to one backup, after checking it.
 
-    :param where: what to call its folder in an error
+    :param where: what to call the folder of the image in an error
+    :param document: the content of ``increment.json``
     :raises DamagedArchive: a file is missing, or not what was written
+    :raises ForgedArchive: it is not what a writer writes
     """
+    where = f'{where}/{folder}'
+    increment = manifest.decode_increment(document, f'{where}/{names.INCREMENT}')
+    if increment.folder != folder:
+        raise sealed.forged(where, f'says that it is {increment.folder}')
     _check_hash(f'{where}/{names.RECORD}', raw_record, increment.record_sha256)
     _check_hash(f'{where}/{names.VOLUME_METADATA}', metadata, increment.volume_metadata_sha256)
+    item = read_record(where, increment.backup_id, raw_record)
+    check_record(where, image, increment.size, item)
+    return Backup(image, increment, item, metadata)
+
+
+def read_record(where: str, backup_id: str, content: bytes | None) -> record.BackupRecord:
+    """Return the record of a backup.
+
+    :param where: what to call the folder of the backup in an error
+    :raises DamagedArchive: it is missing, or is none, or of another backup
+    """
+    where = f'{where}/{names.RECORD}'
+    if content is None:
+        raise sealed.damaged(where, 'is missing')
     try:
-        records = record_file.read_records(raw_record or b'', f'{where}/{names.RECORD}')
+        records = record_file.read_records(content, where)
     except errors.InvalidInput as error:
-        raise sealed.damaged(f'{where}/{names.RECORD}', error.in_one_line().rstrip('.')) from error
-    if [found.id for found in records] != [increment.backup_id]:
-        raise sealed.damaged(f'{where}/{names.RECORD}', 'is not the record of that backup')
-    return Backup(image, increment, records[0], metadata)
+        raise sealed.damaged(where, error.in_one_line().rstrip('.')) from error
+    if [found.id for found in records] != [backup_id]:
+        raise sealed.damaged(where, 'is not the record of that backup')
+    return records[0]
 
 
 def check_record(where: str, image: str, size: int, item: record.BackupRecord) -> None:
-    """See that Cinder, going by the record, comes to this image and no other.
+    """See that a record is one of a backup in this image.
 
-    A record that names the image of somebody else would restore, and delete,
-    what is there.  Not a matter of reading an archive, but of importing from it.
+    One that names the image of another volume would restore, and delete, what is there.
+    Another image of its own volume does no harm: on import it gets the name of this one.
 
     :param where: what to call the folder of the backup in an error
     :param size: bytes of the image
-    :raises DamagedArchive: it would not
+    :raises DamagedArchive: it is not
     """
-    mine = f'volume-{item.volume_id}.backup.'
-    if not item.is_ceph or not image.startswith(mine):
-        raise sealed.damaged(f'{where}/{names.RECORD}', f'is of volume {item.volume_id}')
-    base = item.base_image or image
-    # Cinder falls back on that one.
-    is_fallback = image == naming.legacy_image(item) and base.startswith(mine)
-    if base != image and not is_fallback:
-        raise sealed.damaged(f'{where}/{names.RECORD}', f'names image {item.base_image}')
+    where = f'{where}/{names.RECORD}'
+    if not item.is_ceph or naming.volume_of_image(image) != item.volume_id:
+        raise sealed.damaged(where, f'is of volume {item.volume_id}')
+    if item.base_image and naming.volume_of_image(item.base_image) != item.volume_id:
+        raise sealed.damaged(where, f'names image {item.base_image}')
     if not item.fits(size):
-        raise sealed.damaged(
-            f'{where}/{names.RECORD}',
-            f'says {item.size} GiB, and the image has {size} bytes',
-        )
+        raise sealed.damaged(where, f'says {item.size} GiB, and the image has {size} bytes')
+
+
+def dangling(where: str, start: str | None) -> errors.DamagedArchive:
+    """Return the error for an increment that starts from what is not there, or not whole."""
+    return sealed.damaged(
+        where, f'starts from snapshot {start}, which no whole increment before it leads to'
+    )
+
+
+def not_finished(where: str) -> errors.TruncatedStream:
+    """Return the error for an increment whose writer gave up, or is still at work.
+
+    :param where: what to call the folder of the backup
+    """
+    return errors.TruncatedStream(
+        f'{where}: was not finished when it was written: there is no {names.INCREMENT}. What '
+        'came before it is complete.',
+        'Create the archive again for the rest. If its backup is gone: remove that folder.',
+    )
+
+
+def has_no_increment(where: str) -> errors.TruncatedStream:
+    """Return the error for an image of which nothing is there but what it is like.
+
+    :param where: what to call its folder
+    """
+    return errors.TruncatedStream(
+        f'{where}: has no increment: the run that was to write it was stopped, or what it wrote '
+        'is lost.',
+        'Create the archive again. If there is no such backup any more: remove that folder.',
+    )
 
 
 def _check_hash(name: str, content: bytes | None, expected: str | None) -> None:
@@ -249,45 +303,43 @@ def _check_hash(name: str, content: bytes | None, expected: str | None) -> None:
         raise sealed.damaged(name, problem)
 
 
-def connected(
-    where: str, backups: Sequence[Backup]
-) -> tuple[tuple[Backup, ...], tuple[Damage, ...]]:
-    """Tell the backups that start from an earlier one, or from nothing, from the others.
+class Chain:
+    """Backups of one image that build on each other, put together in their order.
 
-    :param where: what to call their image in an error
-    :raises ForgedArchive: one starts from itself or from a later one, or is there twice
+    The same rules for a folder, where all are known, and a stream, where they go by.
+
+    :param where: what to call the image in an error
+    :ivar backups: those that start from an earlier one, or from nothing
     """
-    _refuse_forged_order(where, backups)
-    points: set[str] = set()
-    whole, dangling = [], []
-    for backup in backups:
-        increment = backup.increment
-        if increment.from_snap is None or increment.from_snap in points:
-            points.add(increment.to_snap)
-            whole.append(backup)
-            continue
-        error = sealed.damaged(
-            f'{where}/{increment.folder}',
-            f'starts from snapshot {increment.from_snap}, which no whole increment before it '
-            'leads to',
-        )
-        dangling.append(Damage(backup.image, backup.id, error))
-    return tuple(whole), tuple(dangling)
 
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._seen: set[str] = set()
+        self._awaited: set[str] = set()
+        self._points: set[str] = set()
+        self.backups: list[Backup] = []
 
-def _refuse_forged_order(where: str, backups: Sequence[Backup]) -> None:
-    number_of: dict[str, int] = {}
-    for number, backup in enumerate(backups):
-        if number_of.setdefault(backup.id, number) != number:
-            folder = f'{where}/{backup.increment.folder}'
+    def add(self, backup: Backup) -> None:
+        """Add the next one.
+
+        :raises DamagedArchive: no whole increment before it leads to where it starts
+        :raises ForgedArchive: it starts from itself or a later one did from it, or it is there
+            twice
+        """
+        increment, start = backup.increment, backup.increment.from_snap
+        folder = f'{self._where}/{increment.folder}'
+        if backup.id in self._seen:
             raise sealed.forged(folder, 'that backup is there twice')
-    for number, backup in enumerate(backups):
-        start = names.backup_of_snapshot(backup.increment.from_snap or '')
-        if number_of.get(start or '', -1) >= number:
+        self._seen.add(backup.id)
+        if backup.id in self._awaited or names.backup_of_snapshot(start or '') == backup.id:
             raise sealed.forged(
-                f'{where}/{backup.increment.folder}',
-                f'starts from snapshot {backup.increment.from_snap}, which comes after it',
+                folder, f'leads to {increment.to_snap}, which itself or one before it starts from'
             )
+        if start is not None and start not in self._points:
+            self._awaited.add(names.backup_of_snapshot(start) or '')
+            raise dangling(folder, start)
+        self._points.add(increment.to_snap)
+        self.backups.append(backup)
 
 
 def path_to(image: Image, backup: Backup) -> list[Backup]:

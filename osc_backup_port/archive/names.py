@@ -25,6 +25,8 @@ IMAGE = 'image.json'
 RECORD = 'record.json'
 VOLUME_METADATA = 'volume-metadata.json'
 INCREMENT = 'increment.json'
+#: Of a writer, in the folder of an image.
+LOCK = 'lock.json'
 
 _UUID = r'[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}'
 _IMAGE = re.compile(rf'volume-{_UUID}\.backup\.({_UUID}|base)', re.ASCII)

@@ -27,9 +27,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from osc_backup_port import errors
+from osc_backup_port.archive import names
 from osc_backup_port.archive import store as archive_store
 
-_LOCK = 'lock.json'
 #: Seconds after which the lock of a dead run is gone.
 _DURATION = 60
 _SETTLE = 1.0
@@ -96,7 +96,7 @@ class Remote:
 
     @contextlib.contextmanager
     def lock(self, path: str) -> Iterator[Callable[[], None]]:
-        place, mine = f'{path}/{_LOCK}', uuid.uuid4().hex
+        place, mine = f'{path}/{names.LOCK}', uuid.uuid4().hex
         self._refuse_if_locked(place)
         self._write_lock(place, mine)
         # If another run did the same at the same time, the last one has it.

@@ -28,12 +28,15 @@ from typing import Any, BinaryIO, NamedTuple, cast
 from osc_backup_port import errors, model, pipes
 from osc_backup_port.archive import catalog, manifest, names, sealed
 from osc_backup_port.archive import store as archive_store
+from osc_backup_port.transfer import zeros
 
 _BUFFER = 1 << 20
 _LARGEST = max(manifest.MAX_SEGMENT_SIZE, sealed.MAX_SIZE)
 #: Of a header that holds a long name, which no name of ours needs.
 _LARGEST_HEADER = 8192
 _PLAIN = (tarfile.REGTYPE, tarfile.AREGTYPE)
+#: What is found at the end of a stream, and says nothing against what came before.
+AT_THE_END = (errors.TruncatedStream, errors.TrailingData)
 
 
 class Output:
@@ -100,7 +103,8 @@ class Input:
         pipes.widen(file)
         self._members = _members(pipes.patient(file), self.name)
         self._next: Member | None = next(self._members, None)
-        self._cut: errors.TruncatedStream | None = None
+        self._end: errors.InvalidInput | None = None
+        self._empty: errors.InvalidInput | None = None
 
     def read_archive(self) -> manifest.Archive:
         """Read the mark of the archive, which comes first.
@@ -120,36 +124,49 @@ class Input:
         """Yield the increments in their order; what is not read of one is passed over.
 
         :raises ForgedArchive: something is not where a writer puts it
+        :raises TruncatedStream: the stream was cut, or an image has no increment
+        :raises TrailingData: something follows the stream
         """
-        layouts: dict[str, _Layout] = {}
+        seen: set[str] = set()
+        image: _ImageStream | None = None
         while (member := self._next) is not None:
             where = f'{self.name}/{"/".join(member.path)}'
             if len(member.path) == 2 and member.path[1] == names.IMAGE:
-                if member.path[0] in layouts:
+                if member.path[0] in seen:
                     raise sealed.forged(where, 'is there twice')
                 self._take()
-                layouts[member.path[0]] = _decode_layout(_small(member.content, where), where)
+                seen.add(member.path[0])
+                self._see_some(image)
+                image = _ImageStream(self.name, member.path[0], _small(member.content, where))
                 continue
-            if len(member.path) != 3 or member.path[0] not in layouts:
+            if len(member.path) != 3 or image is None or member.path[0] != image.name:
                 raise sealed.forged(where, 'is not expected here')
-            increment = IncrementStream(self, layouts[member.path[0]], member.path[:2])
+            increment = IncrementStream(self, image, member.path[1])
             yield increment
             increment.use_up()
-        self.check_cut()
+        self._see_some(image)
+        self.check_end()
+        if self._empty is not None:
+            raise self._empty
+
+    def _see_some(self, image: '_ImageStream | None') -> None:
+        """Take down if an image has no increment, for when all others went by."""
+        if image is not None and image.is_empty:
+            self._empty = catalog.has_no_increment(image.where)
 
     def _take(self) -> Member | None:
         taken = self._next
         try:
             self._next = next(self._members, None)
-        except errors.TruncatedStream as error:
+        except AT_THE_END as error:
             # Behind what is returned now, and may complete an increment.
-            self._next, self._cut = None, error
+            self._next, self._end = None, error
         return taken
 
-    def check_cut(self) -> None:
-        """:raises TruncatedStream: the stream was cut behind what was read"""
-        if self._cut is not None:
-            raise self._cut
+    def check_end(self) -> None:
+        """:raises InvalidInput: behind what was read, the stream was cut, or goes on"""
+        if self._end is not None:
+            raise self._end
 
     def take_of(self, folder: list[str]) -> Member | None:
         """Return the next file, if it lies in *folder*."""
@@ -158,83 +175,116 @@ class Input:
         return self._take()
 
 
+class _ImageStream:
+    """An image in a stream, and what went by of it.
+
+    :ivar is_empty: nothing yet
+    """
+
+    def __init__(self, source_name: str, name: str, content: bytes) -> None:
+        self.name = name
+        self.where = f'{source_name}/{name}'
+        self.chain = catalog.Chain(self.where)
+        self._content = content
+        self._last = (-1, '')
+
+    @property
+    def is_empty(self) -> bool:
+        return self._last[0] < 0
+
+    def layout(self) -> model.ImageLayout:
+        """:raises DamagedArchive: it is not as it was written"""
+        return manifest.decode_image(self._content, f'{self.where}/{names.IMAGE}')
+
+    def begin(self, folder: str) -> str:
+        """Return the backup that the next folder is of, which has its place behind the last.
+
+        :raises ForgedArchive: it has not
+        """
+        parsed = names.parse_increment(folder)
+        if parsed is None or parsed <= self._last:
+            raise sealed.forged(f'{self.where}/{folder}', 'is not expected here')
+        self._last = parsed
+        return parsed[1]
+
+
 class IncrementStream:
     """One increment in a stream: small files, segments, and what it says of them."""
 
-    def __init__(self, source: Input, layout: '_Layout', folder: list[str]) -> None:
-        parsed = names.parse_increment(folder[1])
-        if parsed is None:
-            raise sealed.forged(f'{source.name}/{"/".join(folder)}', 'is not expected here')
-        self.image = folder[0]
-        self._layout = layout
-        self.backup_id = parsed[1]
-        self.where = f'{source.name}/{"/".join(folder)}'
+    def __init__(self, source: Input, image: _ImageStream, folder: str) -> None:
+        self.image = image.name
+        self.backup_id = image.begin(folder)
+        self.where = f'{image.where}/{folder}'
         self._source = source
+        self._image = image
         self._folder = folder
         self._files: dict[str, bytes] = {}
+        self._segments = 0
 
-    @property
     def layout(self) -> model.ImageLayout:
         """:raises DamagedArchive: it could not be read"""
-        if isinstance(self._layout, errors.DamagedArchive):
-            raise self._layout
-        return self._layout
+        return self._image.layout()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the document that makes it count went by."""
+        return names.INCREMENT in self._files
 
     def small_file(self, name: str) -> bytes | None:
         return self._files.get(name)
 
     def segments(self) -> Iterator[tuple[str, bytes]]:
         """Yield name and content of each segment, before which nothing else stays unread."""
-        number = 0
-        while member := self._source.take_of(self._folder):
+        while member := self._source.take_of([self.image, self._folder]):
             name = member.path[-1]
             if names.parse_segment(name) is None:
                 self._keep(name, member.content)
                 continue
-            if names.parse_segment(name) != number or names.INCREMENT in self._files:
+            if names.parse_segment(name) != self._segments or self.is_finished:
                 raise sealed.forged(f'{self.where}/{name}', 'is not expected here')
-            number += 1
+            self._segments += 1
             yield name, member.content
-        if names.INCREMENT not in self._files:
-            self._source.check_cut()
+        if not self.is_finished:
+            self._source.check_end()
 
     def _keep(self, name: str, content: bytes) -> None:
-        known = (names.RECORD, names.VOLUME_METADATA, names.INCREMENT)
-        limit = sealed.MAX_SIZE if name == names.INCREMENT else catalog.MAX_SMALL_FILE
-        is_late = names.INCREMENT in self._files
-        if name not in known or name in self._files or is_late or len(content) > limit:
+        is_last = name == names.INCREMENT
+        limit = sealed.MAX_SIZE if is_last else catalog.MAX_SMALL_FILE
+        is_known = is_last or name in (names.RECORD, names.VOLUME_METADATA)
+        is_late = self.is_finished or (self._segments > 0 and not is_last)
+        if not is_known or name in self._files or is_late or len(content) > limit:
             raise sealed.forged(f'{self.where}/{name}', 'is not expected here')
         self._files[name] = content
 
-    def finish(self) -> catalog.Backup:
+    def finish(self, check: Callable[[catalog.Backup], None] | None = None) -> catalog.Backup:
         """Return what the increment says; all of its segments were read.
 
+        :param check: raises if the segments were not those
         :raises TruncatedStream: whatever wrote the stream gave up before that
         :raises DamagedArchive: it is not what was written
         """
         document = self._files.get(names.INCREMENT)
         if document is None:
-            raise errors.TruncatedStream(
-                f'{self.where}: was not finished when the stream was written.',
-                'What came before it is complete. Create the stream again for the rest.',
-            )
-        increment = manifest.decode_increment(document, f'{self.where}/{names.INCREMENT}')
-        if increment.folder != self._folder[1]:
-            raise sealed.forged(self.where, f'says that it is {increment.folder}')
-        return catalog.make_backup(
-            self.where,
+            raise catalog.not_finished(self.where)
+        backup = catalog.make_backup(
+            self._image.where,
             self.image,
-            increment,
+            self._folder,
+            document,
             self._files.get(names.RECORD),
             self._files.get(names.VOLUME_METADATA),
         )
+        if check is not None:
+            check(backup)
+        self._image.chain.add(backup)
+        return backup
+
+    def damage(self, error: errors.InvalidInput) -> catalog.Damage:
+        return catalog.Damage(self.image, self.backup_id, error, self._folder)
 
     def use_up(self) -> None:
         for _segment in self.segments():
             pass
-
-
-_Layout = model.ImageLayout | errors.DamagedArchive
 
 
 def _small(content: bytes, where: str) -> bytes:
@@ -243,13 +293,6 @@ def _small(content: bytes, where: str) -> bytes:
             where, f'has {len(content)} bytes, expected at most {sealed.MAX_SMALL_SIZE}'
         )
     return content
-
-
-def _decode_layout(content: bytes, where: str) -> _Layout:
-    try:
-        return manifest.decode_image(content, where)
-    except errors.DamagedArchive as error:
-        return error
 
 
 def read_catalog(source: Input) -> catalog.Catalog:
@@ -264,16 +307,17 @@ def read_catalog(source: Input) -> catalog.Catalog:
         for increment in source.increments():
             increment.use_up()
             found.setdefault(increment.image, _Found()).add(increment)
-    except errors.TruncatedStream as error:
+    except AT_THE_END as error:
         lost.append(catalog.Damage('', '', error))
     images = []
     for name, image in found.items():
         if image.layout is None:
             lost += image.damaged
             continue
-        whole, dangling = catalog.connected(f'{source.name}/{name}', image.backups)
-        damaged = (*image.damaged, *dangling)
-        images.append(catalog.Image(name, image.layout, whole, (), damaged))
+        whole, unfinished, damaged = image.backups, image.unfinished, image.damaged
+        images.append(
+            catalog.Image(name, image.layout, tuple(whole), tuple(unfinished), tuple(damaged))
+        )
     return catalog.Catalog(archive, tuple(images), tuple(lost))
 
 
@@ -283,15 +327,17 @@ class _Found:
 
     layout: model.ImageLayout | None = None
     backups: list[catalog.Backup] = dataclasses.field(default_factory=list)
+    unfinished: list[catalog.Damage] = dataclasses.field(default_factory=list)
     damaged: list[catalog.Damage] = dataclasses.field(default_factory=list)
 
     def add(self, increment: IncrementStream) -> None:
         try:
-            self.layout = increment.layout
+            self.layout = increment.layout()
             self.backups.append(increment.finish())
-        except (errors.DamagedArchive, errors.TruncatedStream) as error:
-            damage = catalog.Damage(increment.image, increment.backup_id, error)
-            self.damaged.append(damage)
+        except errors.TruncatedStream as error:
+            self.unfinished.append(increment.damage(error))
+        except errors.DamagedArchive as error:
+            self.damaged.append(increment.damage(error))
 
 
 class _Header(tarfile.TarInfo):
@@ -352,10 +398,27 @@ def _members(file: io.RawIOBase, name: str) -> Iterator[Member]:
                 yield Member(path, data)
             if not tar.has_ended:
                 raise _cut_short(name)
+            _refuse_trailing(tar, name)
     except (tarfile.TarError, RecursionError, ValueError) as error:
         raise errors.TruncatedStream(
             f'{name}: is not a whole tar stream: {error}.', 'Send the stream again.'
         ) from None
+
+
+def _refuse_trailing(tar: _Tar, name: str) -> None:
+    """See that nothing but padding follows the mark of the end, as on a tape.
+
+    :raises TrailingData: something does
+    """
+    while rest := cast(BinaryIO, tar.fileobj).read(_BUFFER):
+        if not zeros.is_zero(rest):
+            raise errors.TrailingData(
+                f'{name}: something follows the end of the archive; expected nothing, or zeros. '
+                'What came before it is complete.',
+                'If these are several archives, one after the other, unpack them: mkdir <folder>; '
+                'tar -x --ignore-zeros -C <folder> -f <file>; and use the folder. If it is '
+                'something else, the stream was damaged on its way: send it again.',
+            )
 
 
 def _check_member(info: tarfile.TarInfo, path: list[str], name: str) -> None:

@@ -13,6 +13,7 @@
 """Which image and which snapshot belong to a backup, whatever made it."""
 
 import dataclasses
+from collections.abc import Callable, Mapping
 
 from osc_backup_port import errors, model, record
 from osc_backup_port.ceph import naming, pool
@@ -32,26 +33,34 @@ class Location:
 
 
 def locate(
-    where: pool.Pool, backup: record.BackupRecord, parent: record.BackupRecord | None
+    where: pool.Pool,
+    backup: record.BackupRecord,
+    parent: record.BackupRecord | None,
+    images: Callable[[], list[str]] | None = None,
 ) -> Location:
     """Find the image and the snapshot of *backup* in a pool.
 
-    A snapshot of this backup decides.  Without one, an image counts only
+    A snapshot of this backup decides, also in another image of its volume than those in which
+    Cinder would look: a chain that was moved by hand need not lie where its records say.
+    Without one, an image counts only
     where the driver makes backups without snapshots, and only if it has none
     of another backup: the HEAD of a chain is the newest backup, not this one.
 
     :param parent: the record of its parent, where it has one that is known
+    :param images: returns the names of all images in the pool, if the caller keeps them
     :raises NotFound: it is not there, or what is there cannot be trusted
     :raises Conflict: more than one place fits
     """
     found = {name: _snapshots(where, name) for name in candidates(backup, parent)}
+    matches = _with_snapshot(found, backup)
+    if not matches:
+        others = {
+            name: _snapshots(where, name)
+            for name in (images or where.images)()
+            if name not in found and (naming.parse_image(name) or [None])[0] == backup.volume_id
+        }
+        matches = _with_snapshot(others, backup)
     there = {name: snapshots for name, snapshots in found.items() if snapshots is not None}
-    matches = [
-        Location(name, snapshot, tuple(snapshots))
-        for name, snapshots in there.items()
-        for snapshot in snapshots
-        if naming.backup_of_snapshot(snapshot.name) == backup.id
-    ]
     if not matches:
         matches = [
             Location(name, None, ())
@@ -63,6 +72,18 @@ def locate(
     if matches:
         raise _ambiguous(where, backup, matches)
     raise _missing(where, backup, there, list(found))
+
+
+def _with_snapshot(
+    found: Mapping[str, list[model.Snapshot] | None], backup: record.BackupRecord
+) -> list[Location]:
+    """Return every place with a snapshot of the backup."""
+    return [
+        Location(name, snapshot, tuple(snapshots or ()))
+        for name, snapshots in found.items()
+        for snapshot in snapshots or ()
+        if naming.backup_of_snapshot(snapshot.name) == backup.id
+    ]
 
 
 def candidates(backup: record.BackupRecord, parent: record.BackupRecord | None) -> list[str]:

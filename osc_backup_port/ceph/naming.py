@@ -20,11 +20,12 @@ import calendar
 import re
 import time
 
-from osc_backup_port import record
+from osc_backup_port import errors, record
 
 _SNAPSHOT = re.compile(r'^backup\.([a-z0-9\-]+?)\.snap\.(.+)$')
 _ID = '[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}'
 _IMAGE = re.compile(rf'volume-({_ID})\.backup\.(?:({_ID})|base)')
+_IMAGE_OF_VOLUME = re.compile(rf'volume-({_ID})\.backup\.[!-.0-?A-~]+')
 _METADATA = re.compile(rf'backup\.({_ID})\.meta')
 _LOCK = re.compile(r'osc-backup-port\.(.+)\.lock')
 _PART = '.part'
@@ -54,6 +55,48 @@ def parse_image(name: str) -> tuple[str, str | None] | None:
     """
     match = _IMAGE.fullmatch(name)
     return (match[1], match[2]) if match else None
+
+
+def volume_of_image(name: str) -> str | None:
+    """Return the id of the volume whose backups an image holds, by its name.
+
+    Wider than :func:`parse_image`: a record may name any image of its volume.
+    """
+    match = None if image_of_temporary(name) else _IMAGE_OF_VOLUME.fullmatch(name)
+    return match[1] if match else None
+
+
+def image_for(volume_id: str, image: str) -> str | None:
+    """Return what an image is to be called that holds backups of a volume.
+
+    Backups that were imported to be those of another volume (``--for-volume``) lie in an image
+    of the volume that they were made of.
+
+    :return: None for an image that is none of the driver's
+    """
+    if volume_of_image(image) == volume_id:
+        return image
+    parsed = parse_image(image)
+    return f'volume-{volume_id}.backup.{parsed[1] or "base"}' if parsed else None
+
+
+def refuse_foreign_image(item: record.BackupRecord, image: str | None) -> None:
+    """See that the image that a record leads Cinder to is one of its own volume.
+
+    A restore of the backup would give away what is in it, and a deletion could delete it.
+
+    :param image: what the record, or its parent, names; None: nothing
+    :raises InvalidRecord: it is the image of another volume
+    """
+    if image is None or volume_of_image(image) == item.volume_id:
+        return
+    raise errors.InvalidRecord(
+        f'Backup {item.id}: its record names the image {image!r}, expected an image of its own '
+        f'volume: volume-{item.volume_id}.backup.*',
+        'Do not import it, unless you know why it is so: a restore would give away what is in '
+        'that image, and a deletion could delete it. To import it all the same: '
+        '--allow-foreign-image',
+    )
 
 
 def metadata_object(backup_id: str) -> str:

@@ -220,9 +220,8 @@ def check_may_add(pool_name: str, image: ceph_image.Image) -> None:
             f'Image {name} in pool {pool_name}: is there, without the snapshot of any backup. It '
             'was imported without snapshots, or it is a backup of a Cinder snapshot or of a '
             'volume that is not in Ceph; which, cannot be told.',
-            f'If it is not needed, set it aside: {aside}. '
-            'If it is, put the new one elsewhere: openstack volume backup import-image '
-            '--image-name <name>',
+            f'Set it aside: {aside}. If a backup of this cloud needs it, import the new one into '
+            'another cloud, or another pool.',
         )
 
 

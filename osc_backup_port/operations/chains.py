@@ -12,15 +12,17 @@
 
 """The chains that backups belong to, as they lie in the pool of their cloud."""
 
+import collections
 import collections.abc
 import dataclasses
+import functools
 import typing
 
 from osc_backup_port import errors, model, record
 from osc_backup_port.ceph import locating, naming
 from osc_backup_port.ceph import pool as ceph_pool
 from osc_backup_port.cinder import resources
-from osc_backup_port.operations import side_by_side
+from osc_backup_port.operations import rewriting, side_by_side
 
 
 class Cinder(typing.Protocol):
@@ -35,7 +37,7 @@ class Cinder(typing.Protocol):
 class Point:
     """One backup: a point in time of an image.
 
-    :ivar record: rewritten, if the backup is taken out of its chain
+    :ivar record: rewritten to name the image and to count what is in the chain
     :ivar snapshot: what the point is called, or is to be called
     :ivar is_head: the pool has no snapshot of it; the image holds nothing else
     :ivar order: grows along the chain
@@ -56,7 +58,7 @@ class Point:
 class Chain:
     """The points of one image, the oldest first.
 
-    :ivar name: what the image is to be called where it goes
+    :ivar name: what the image is to be called where it goes; their records name it
     :ivar source: what it is called in the pool
     :ivar order: of every snapshot there, by its name
     :ivar unknown: snapshots of backups that Cinder does not know any more
@@ -162,20 +164,21 @@ def find(cinder: Cinder, pool: ceph_pool.Pool, records: Records, single: bool = 
     """
     failures = dict(records.failures)
     locations: dict[str, locating.Location] = {}
+    images = functools.cache(pool.images)
     for item in records.found.values():
         try:
             parent = records.found.get(item.parent_id or '')
-            locations[item.id] = locating.locate(pool, item, parent)
+            locations[item.id] = locating.locate(pool, item, parent, images)
         except errors.PortError as error:
             failures[item.id] = error
     if not single:
         _add_descendants(failures, records.found)
-    groups: dict[str, list[tuple[record.BackupRecord, locating.Location]]] = {}
+    groups: dict[tuple[str, str], list[tuple[record.BackupRecord, locating.Location]]] = {}
     for key, location in locations.items():
         if key not in failures:
-            groups.setdefault(key if single else location.image, []).append(
-                (records.found[key], location)
-            )
+            item = records.found[key]
+            group_key = (key if single else location.image, item.volume_id)
+            groups.setdefault(group_key, []).append((item, location))
     chains = []
     for group in groups.values():
         try:
@@ -191,34 +194,31 @@ def _chain(
     group: collections.abc.Sequence[tuple[record.BackupRecord, locating.Location]],
     single: bool,
 ) -> Chain:
+    """Return the chain of backups that lie in one image and are of one volume."""
     source = group[0][1].image
     with pool.open(source) as image:
         layout, snapshots = image.layout(), image.snapshots()
     order = {snapshot.name: snapshot.id for snapshot in snapshots}
-    points = sorted(
-        (_point(item, location, single) for item, location in group),
-        key=lambda point: point.order,
-    )
-    name = naming.own_image(points[0].record) if single else source
+    in_order = sorted(group, key=lambda one: one[1].snapshot.id if one[1].snapshot else 0)
+    first = in_order[0][0]
+    name = None if single else naming.image_for(first.volume_id, source)
+    name = name or naming.own_image(first)
+    children = collections.Counter(item.parent_id for item, _location in group)
+    points = []
+    for item, location in in_order:
+        if single:
+            item = item.with_changes(parent_id=None)
+        dependents = 0 if single else children[item.id]
+        item = item.with_changes(num_dependent_backups=dependents)
+        points.append(_point(rewriting.in_image(item, name), location))
     unknown = [] if single else _unknown(cinder, snapshots, points)
     return Chain(name, source, layout, tuple(points), order, tuple(unknown))
 
 
-def _point(item: record.BackupRecord, location: locating.Location, single: bool) -> Point:
-    if single:
-        item = standalone(item)
+def _point(item: record.BackupRecord, location: locating.Location) -> Point:
     if location.snapshot is None:
         return Point(item, naming.new_snapshot(item), True, 0)
     return Point(item, location.snapshot.name, False, location.snapshot.id)
-
-
-def standalone(item: record.BackupRecord) -> record.BackupRecord:
-    """Rewrite a record to that of a full backup that nothing depends on."""
-    return item.with_changes(
-        parent_id=None,
-        service_metadata=f'{{"base": "{naming.own_image(item)}"}}',
-        num_dependent_backups=0,
-    )
 
 
 def _unknown(

@@ -208,9 +208,8 @@ def run(
 
     :raises OSError: the archive cannot be written
     """
-    if planned.images and catalog.read_archive(store) is None:
-        mark = manifest.Archive(str(uuid.uuid4()), _now())
-        store.put(names.ARCHIVE, manifest.encode_archive(mark))
+    if planned.images:
+        _mark(store)
 
     def write_image(image: ImagePlan) -> None:
         if any(step.is_new for step in image.steps):
@@ -218,6 +217,15 @@ def run(
                 _ImageWriter(pool, store, image, options, shown, bounds).write(check)
 
     _each_image(planned, write_image)
+
+
+def _mark(store: archive_store.Store) -> None:
+    """Make it an archive, if it is none."""
+    try:
+        catalog.read_archive(store)
+    except errors.NotFound:
+        mark = manifest.Archive(str(uuid.uuid4()), _now())
+        store.put(names.ARCHIVE, manifest.encode_archive(mark))
 
 
 class _ImageWriter:
@@ -250,7 +258,7 @@ class _ImageWriter:
                 f'{self._image.name}/{names.IMAGE}',
                 manifest.encode_image(self._image.chain.layout),
             )
-        started = {found[1]: found[0] for found in _unfinished(there)}
+        started = _started(there)
         at = {b.increment.to_snap: b.increment.number for b in there.backups} if there else {}
         number = max([*at.values(), *started.values(), -1]) + 1
         for step in self._image.steps:
@@ -267,17 +275,23 @@ class _ImageWriter:
             self._write_increment(step, mine, check)
             at[step.point.snapshot] = mine
 
-    def _remove(self, folder: str) -> None:
-        """Remove what a dead run left of an increment."""
+    def _remove(self, folder: str, but_segments: bool = False) -> None:
+        """Remove what a dead run left of an increment.
+
+        :param but_segments: those are used as far as they are whole
+        """
         path = f'{self._image.name}/{folder}'
         for entry in self._store.entries(path):
-            self._store.delete(f'{path}/{entry.name}')
+            if not (but_segments and names.parse_segment(entry.name) is not None):
+                self._store.delete(f'{path}/{entry.name}')
 
     def _write_increment(
         self, step: Step, number: int, check: collections.abc.Callable[[], None]
     ) -> None:
         """Write the folder of one backup; increment.json, the last, is the commit."""
-        path = f'{self._image.name}/{names.increment(number, step.record.id)}'
+        folder = names.increment(number, step.record.id)
+        path = f'{self._image.name}/{folder}'
+        self._remove(folder, but_segments=True)
         raw_record = record_file.write_record(step.record).encode()
         metadata = self._pool.read_object(naming.metadata_object(step.record.id))
         self._store.put(f'{path}/{names.RECORD}', raw_record)
@@ -315,12 +329,10 @@ class _ImageWriter:
         return segments, size
 
 
-def _unfinished(
-    image: catalog.Image | None,
-) -> collections.abc.Iterator[tuple[int, str]]:
-    for path in image.unfinished if image else ():
-        if parsed := names.parse_increment(path.split('/')[-1]):
-            yield parsed
+def _started(image: catalog.Image | None) -> dict[str, int]:
+    """Return the backups that a dead run began, each with its number."""
+    found = [names.parse_increment(one.folder) for one in image.unfinished] if image else []
+    return {parsed[1]: parsed[0] for parsed in found if parsed}
 
 
 def _now() -> str:

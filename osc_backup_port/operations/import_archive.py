@@ -140,8 +140,8 @@ def plan(
     if not wanted:
         planned.damage = [damage.error for damage in contents.damage()]
     for image in planned.images:
-        # A stream that was cut has all that came before the cut.
-        damage = [one.error for one in image.image.damaged if not _is_cut(one)]
+        # What is not finished says nothing against what came before it.
+        damage = [one.error for one in image.image.damaged]
         error = image.error or (damage[0] if damage and not wanted else None)
         if error is not None:
             image.fail(error, NOT_IMPORTED)
@@ -162,17 +162,13 @@ def _bytes_to_write(pool: ceph_pool.Pool, planned: Plan) -> int:
     )
 
 
-def _is_cut(damage: catalog.Damage) -> bool:
-    return isinstance(damage.error, errors.TruncatedStream)
-
-
 def _plan_records(
     cinder: import_metadata.Cinder, planned: Plan, options: import_metadata.Options
 ) -> None:
     """Plan the records of the images in whose way nothing stands."""
     steps = {step.backup.id: step for step in planned.steps if step.is_wanted and not step.error}
     records = [
-        (step.backup.path, rewriting.with_base(step.backup.record, step.backup.image))
+        (step.backup.path, rewriting.in_image(step.backup.record, step.backup.image))
         for step in steps.values()
     ]
     planned.records = import_metadata.plan(cinder, count_dependents(records), options)
@@ -228,7 +224,7 @@ def _plan_image(
         if backup.id in needed:
             result = ALREADY_THERE if backup.id in there else 'to be imported'
             step = Step(backup, backup in wanted, result)
-            step.error = _obstacle(pool, image, step, options)
+            step.error = _obstacle(pool, step, options)
             steps.append(step)
     planned = ImagePlan(image, _without_needless(image, steps))
     missing = [step for step in planned.steps if step.is_missing]
@@ -238,13 +234,12 @@ def _plan_image(
 
 
 def _obstacle(
-    pool: ceph_pool.Pool, image: catalog.Image, step: Step, options: import_metadata.Options
+    pool: ceph_pool.Pool, step: Step, options: import_metadata.Options
 ) -> errors.PortError | None:
     """Return what stands in the way of a backup, besides its record and its image."""
     backup = step.backup
     try:
         if step.is_wanted:
-            catalog.check_record(backup.path, image.name, backup.increment.size, backup.record)
             volume_metadata.check(pool, backup.id, _metadata(step, options))
     except errors.PortError as error:
         return error
@@ -274,10 +269,9 @@ def count_dependents(
     The record was written when its backup was archived, before its children
     were made; and not all that were made may be here.
     """
-    parents = [item.parent_id for _file, item in records]
+    parents = collections.Counter(item.parent_id for _file, item in records)
     return [
-        (file, item.with_changes(num_dependent_backups=parents.count(item.id)))
-        for file, item in records
+        (file, item.with_changes(num_dependent_backups=parents[item.id])) for file, item in records
     ]
 
 

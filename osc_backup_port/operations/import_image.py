@@ -50,6 +50,7 @@ class Options:
     :param stored_size: bytes that the stream takes on its disk; 0: not known
     :param format: of the stream, where the user tells it
     :param info: what is told of it in a file beside it
+    :param allow_foreign_image: put it into an image of another volume, if the record says so
     """
 
     image_name: str | None = None
@@ -58,6 +59,7 @@ class Options:
     stored_size: int = 0
     format: str | None = None
     info: image_info.ImageInfo | None = None
+    allow_foreign_image: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -135,6 +137,27 @@ def target_image(backup: record.BackupRecord, parent: record.BackupRecord | None
     return naming.legacy_image(backup) if shares else naming.own_image(backup)
 
 
+def _check_name(
+    name: str, backup: record.BackupRecord, parent: record.BackupRecord | None, options: Options
+) -> None:
+    """See that Cinder finds in an image what is put there, and that it is nobody else's.
+
+    :raises InvalidInput: it is not so
+    """
+    if not options.allow_foreign_image:
+        naming.refuse_foreign_image(backup, target_image(backup, parent))
+    named = backup.base_image or (parent.base_image if parent else None)
+    looked_at = [named] if named else [naming.own_image(backup), naming.legacy_image(backup)]
+    if name not in looked_at:
+        raise errors.InvalidInput(
+            f'Backup {backup.id}: going by its record, Cinder looks for it in '
+            f'{" and ".join(looked_at)}, and --image-name is {name}. It would not find the '
+            'snapshot there, and restore other bytes.',
+            f'Leave out --image-name. If the chain is in {name} already, give it the right name '
+            f'first: rbd -p <pool> rename {name} {looked_at[0]}',
+        )
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Plan:
     """What would be done, and all that stands in its way.
@@ -162,8 +185,9 @@ def plan(
     present = _snapshot_there(pool, name, backup)
     obstacles: list[errors.PortError] = []
     try:
+        _check_name(name, backup, parent, options)
         volume_metadata.check(pool, backup.id, options.volume_metadata)
-    except errors.Conflict as error:
+    except (errors.InvalidInput, errors.Conflict) as error:
         obstacles.append(error)
     if present is not None:
         return Plan(name, present.name, obstacles)

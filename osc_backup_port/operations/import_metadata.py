@@ -20,6 +20,7 @@ import time
 import typing
 
 from osc_backup_port import errors, record, record_rules
+from osc_backup_port.ceph import naming
 from osc_backup_port.cinder import resources
 from osc_backup_port.operations import (
     import_one,
@@ -52,6 +53,7 @@ class Options:
     :ivar replace_failed: remove what an import that failed left behind
     :ivar changes: what the records say otherwise then
     :ivar owner: whose they are then
+    :ivar allow_foreign_image: import those too that name an image of another volume
     """
 
     wait: bool = True
@@ -59,6 +61,7 @@ class Options:
     replace_failed: bool = False
     changes: rewriting.Rewriting = dataclasses.field(default_factory=rewriting.Rewriting)
     owner: placement.Placement = dataclasses.field(default_factory=placement.Placement)
+    allow_foreign_image: bool = False
 
 
 _ALREADY_THERE = 'already there'
@@ -126,24 +129,94 @@ def plan(
     :param records: with the name of the file that each is from
     :raises errors.InvalidRecord: backups are each other's parents
     """
-    steps = [Step(item, file, cinder) for file, item in records]
-    obstacles = _rewrite(steps, options)
-    generations = _generations(steps)
-    obstacles += _place(steps, placement.Places(cinder, options.owner))
-    obstacles += _check_volumes([item for _file, item in records], options)
-    for step, there in zip(
-        steps,
-        side_by_side.each(lambda step: import_one.look(cinder, step.record.id), steps),
-        strict=True,
-    ):
-        if isinstance(there, errors.PortError):
-            step.fail(there)
-        elif there is not None:
-            _judge(step, there, options)
-    obstacles += _check_characters(steps, options)
-    found = preflight.check(_needs(steps))
-    notes = [*_notes(steps, options), *_missing_parents(cinder, steps), *found.notes]
-    return Plan(generations, obstacles + found.obstacles, notes)
+    return Planner(cinder, options).plan(records)
+
+
+class Planner:
+    """Plans the import of records, of which some are known only later.
+
+    What was planned before counts: for the quota, and as parents.
+    """
+
+    def __init__(self, cinder: Cinder, options: Options) -> None:
+        self._cinder = cinder
+        self._options = options
+        self._places = placement.Places(cinder, options.owner)
+        self._before: list[Step] = []
+
+    def plan(self, records: collections.abc.Sequence[tuple[str, record.BackupRecord]]) -> Plan:
+        """Do :func:`plan` with some more records."""
+        steps = [Step(item, file, self._cinder) for file, item in records]
+        self._before += steps
+        _refuse_circles(steps, {step.record.id: step.record for step in self._before})
+        obstacles = [] if self._options.allow_foreign_image else self._foreign_images(steps)
+        obstacles += _rewrite(steps, self._options)
+        obstacles += _place(steps, self._places)
+        obstacles += _check_volumes([item for _file, item in records], self._options)
+        for step, there in zip(
+            steps,
+            side_by_side.each(lambda step: import_one.look(self._cinder, step.record.id), steps),
+            strict=True,
+        ):
+            if isinstance(there, errors.PortError):
+                step.fail(there)
+            elif there is not None:
+                _judge(step, there, self._options)
+        obstacles += _check_characters(steps, self._options)
+        found = preflight.check(_needs(self._before))
+        notes = [
+            *_notes(steps, self._options),
+            *_missing_parents(self._cinder, steps, self._before),
+            *found.notes,
+        ]
+        return Plan(_generations(steps), obstacles + found.obstacles, notes)
+
+    def _foreign_images(self, steps: collections.abc.Iterable[Step]) -> list[errors.PortError]:
+        """Return why some of them must not come here: they lead Cinder to foreign data."""
+        known = {step.record.id: step.record for step in self._before}
+        obstacles: list[errors.PortError] = []
+        for step in steps:
+            item = step.record
+            try:
+                naming.refuse_foreign_image(item, item.base_image)
+                if item.is_ceph and not item.base_image and item.parent_id:
+                    self._refuse_foreign_parent(item, known.get(item.parent_id))
+            except errors.PortError as error:
+                obstacles.append(error)
+        return obstacles
+
+    def _refuse_foreign_parent(
+        self, item: record.BackupRecord, parent: record.BackupRecord | None
+    ) -> None:
+        """See that the parent, whose image Cinder takes, is of the same volume."""
+        volume_id = parent.volume_id if parent else None
+        if parent is None and (there := import_one.look(self._cinder, item.parent_id or '')):
+            volume_id = there.volume_id
+        if volume_id not in (None, item.volume_id, self._options.changes.volume_id):
+            naming.refuse_foreign_image(item, f'volume-{volume_id}.backup.*')
+
+
+def _refuse_circles(
+    steps: collections.abc.Iterable[Step],
+    known: collections.abc.Mapping[str, record.BackupRecord],
+) -> None:
+    """See that no backup descends from itself.
+
+    :param known: all that is planned, by its id
+    """
+    safe: set[str] = set()
+    for step in steps:
+        way: dict[str, None] = {step.record.id: None}
+        parent = step.record.parent_id
+        while parent and parent in known and parent not in way and parent not in safe:
+            way[parent] = None
+            parent = known[parent].parent_id
+        if parent and parent in way:
+            raise errors.InvalidRecord(
+                f"These backups are each other's parents: {', '.join(way)}.",
+                'Export their records anew.',
+            )
+        safe.update(way)
 
 
 def _rewrite(steps: collections.abc.Iterable[Step], options: Options) -> list[errors.PortError]:
@@ -355,10 +428,15 @@ def _notes(
 
 
 def _missing_parents(
-    cinder: Cinder, steps: collections.abc.Sequence[Step]
+    cinder: Cinder,
+    steps: collections.abc.Sequence[Step],
+    planned: collections.abc.Sequence[Step],
 ) -> collections.abc.Iterator[str]:
-    """Tell which of them are increments of what is neither here nor on its way."""
-    known = {step.record.id for step in steps}
+    """Tell which of them are increments of what is neither here nor on its way.
+
+    :param planned: all that is on its way
+    """
+    known = {step.record.id for step in planned}
     parents = {step.record.parent_id for step in steps if step.action == 'import'} - known
     missing = {
         parent
@@ -389,13 +467,7 @@ def _generations(steps: collections.abc.Sequence[Step]) -> list[list[Step]]:
             for key, step in by_id.items()
         }
     )
-    try:
-        sorter.prepare()
-    except graphlib.CycleError as error:
-        raise errors.InvalidRecord(
-            f"These backups are each other's parents: {', '.join(error.args[1][1:])}.",
-            'Export their records anew.',
-        ) from None
+    sorter.prepare()
     generations = []
     while sorter.is_active():
         ready = sorter.get_ready()

@@ -23,7 +23,6 @@ from collections.abc import Iterator
 from osc_backup_port import errors, progress, record
 from osc_backup_port.archive import catalog, increments, names, sealed, segments, tar_stream
 from osc_backup_port.ceph import pool as ceph_pool
-from osc_backup_port.formats import record_file
 from osc_backup_port.operations import (
     image_session,
     import_archive,
@@ -79,6 +78,7 @@ class _Receiver:
         self._bounds = bounds
         self._meter = metering.Meter(shown, pacing.Pace(bounds.rate))
         self._steps: list[import_archive.Step] = []
+        self._planner = import_metadata.Planner(cinder, options)
         self._told: set[str] = set()
         self.verify = False
 
@@ -87,6 +87,7 @@ class _Receiver:
     ) -> list[import_archive.Step | errors.PortError]:
         """Import the increments of one image and their records."""
         self._steps = []
+        self._planner = import_metadata.Planner(self._cinder, self._options)
         found: list[errors.PortError] = []
         try:
             cut = self._receive_image(name, group)
@@ -107,17 +108,17 @@ class _Receiver:
 
     def _receive_image(
         self, name: str, group: Iterator[tar_stream.IncrementStream]
-    ) -> errors.TruncatedStream | None:
-        """Write the increments of one image; return where the stream was cut."""
+    ) -> errors.InvalidInput | None:
+        """Write the increments of one image; return why the stream ends behind them."""
         first = next(group)
         cut = None
         with image_session.session(
-            self._pool, name, first.layout, self._meter, self._bounds
+            self._pool, name, first.layout(), self._meter, self._bounds
         ) as session:
             try:
                 for increment in itertools.chain([first], group):
                     self._steps.append(self._receive(session, increment))
-            except errors.TruncatedStream as error:
+            except tar_stream.AT_THE_END as error:
                 if not self._steps:
                     raise
                 cut = error
@@ -130,38 +131,33 @@ class _Receiver:
 
     def _import_records(self) -> None:
         """Import the records of the image that was received last."""
-        planned = self._plan_records(
-            [(step.backup.path, step.backup.image, step.backup.record) for step in self._steps]
-        )
+        records = [
+            (step.backup.path, rewriting.in_image(step.backup.record, step.backup.image))
+            for step in self._steps
+        ]
+        counted = import_archive.count_dependents(records)
+        planned = import_metadata.plan(self._cinder, counted, self._options)
+        self._tell(planned)
         by_id = {step.backup.id: step for step in self._steps}
         for metadata in import_metadata.run(planned, self._options):
             by_id[metadata.record.id].metadata = metadata
 
-    def _plan_records(
-        self, items: list[tuple[str, str, record.BackupRecord]]
-    ) -> import_metadata.Plan:
-        """Plan the import of records, each with where it is and its image.
+    def _tell(self, planned: import_metadata.Plan) -> None:
+        """Print the notes that were not printed yet.
 
-        :raises PortError: something stands in the way of all of them
+        :raises PortError: something stands in the way of all
         """
-        records = [(where, rewriting.with_base(item, image)) for where, image, item in items]
-        counted = import_archive.count_dependents(records)
-        planned = import_metadata.plan(self._cinder, counted, self._options)
         for note in planned.notes:
             if note not in self._told:
                 self._told.add(note)
                 self._shown.say(note)
         if planned.obstacles:
             raise planned.obstacles[0]
-        return planned
 
     def _receive(
         self, session: image_session.Session, increment: tar_stream.IncrementStream
     ) -> import_archive.Step:
         before = self._meter.moved
-        if session.has(increment.backup_id):
-            increment.use_up()
-            return import_archive.Step(increment.finish(), True, import_archive.ALREADY_THERE)
         parts = increment.segments()
         # The small files come before the first segment.
         first = next(parts, None)
@@ -170,6 +166,9 @@ class _Receiver:
         except errors.PortError:
             session.is_refused = True
             raise
+        if session.has(increment.backup_id):
+            increment.use_up()
+            return import_archive.Step(increment.finish(), True, import_archive.ALREADY_THERE)
         arriving = increments.Arriving(increment.where)
         pairs = itertools.chain([first] if first else [], parts)
         described = segments.describe_all(pairs, increment.where)
@@ -182,8 +181,7 @@ class _Receiver:
         items = arriving.items()
         watched = check.watch(head.from_snap, items) if self.verify else items
         session.begin(head, resumed=False)(watched)
-        backup = increment.finish()
-        arriving.check(backup)
+        backup = increment.finish(arriving.check)
         session.commit(head, is_wanted=True)
         if head.to_snap is not None:
             check.compare(session.open_at(self._pool, head.to_snap))
@@ -193,17 +191,12 @@ class _Receiver:
 
     def _check_record(self, increment: tar_stream.IncrementStream) -> record.BackupRecord:
         """See that nothing stands in the way of the record, before its data."""
-        where = f'{increment.where}/{names.RECORD}'
         raw = increment.small_file(names.RECORD)
-        if raw is None:
-            raise sealed.damaged(where, 'is missing before the segments')
-        records = [(where, item) for item in record_file.read_records(raw, where)]
-        if [item.id for _where, item in records] != [increment.backup_id]:
-            raise sealed.damaged(where, 'is not the record of that backup')
-        item = records[0][1]
+        item = catalog.read_record(increment.where, increment.backup_id, raw)
+        named = rewriting.in_image(item, increment.image)
         # The quota has to have room for all of the chain.
-        before = [(step.backup.path, increment.image, step.backup.record) for step in self._steps]
-        planned = self._plan_records([*before, (where, increment.image, item)])
+        planned = self._planner.plan([(increment.where, named)])
+        self._tell(planned)
         for error in planned.findings():
             raise error
         content = self._options.changes.rewrite_metadata(

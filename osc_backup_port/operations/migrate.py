@@ -31,10 +31,8 @@ from osc_backup_port.operations import (
     chains,
     compare_images,
     image_session,
-    import_archive,
     import_metadata,
     preflight,
-    rewriting,
     volume_metadata,
 )
 from osc_backup_port.transfer import limits, metering, pacing, reading
@@ -135,15 +133,11 @@ def plan(
     planned = [_plan_chain(clouds, chain, options) for chain in found.chains]
     by_id = {step.point.record.id: step for chain in planned for step in chain.steps}
     named = [
-        (
-            f'Backup {step.point.record.id}',
-            rewriting.with_base(step.point.record, chain.chain.name),
-        )
+        (f'Backup {step.point.record.id}', step.point.record)
         for chain in planned
         for step in chain.steps
     ]
-    counted = import_archive.count_dependents(named)
-    planned_records = import_metadata.plan(clouds.target_cinder, counted, options)
+    planned_records = import_metadata.plan(clouds.target_cinder, named, options)
     for metadata in planned_records.steps:
         by_id[metadata.record.id].metadata = metadata
     whole = Plan(planned, planned_records, found.failures)

@@ -123,12 +123,14 @@ def _mapped(known: Map, old: str, where: str, option: str) -> str:
     return known[old]
 
 
-def with_base(item: record.BackupRecord, image: str) -> record.BackupRecord:
-    """Let a record of an old layout name the image in which its snapshot lies.
+def in_image(item: record.BackupRecord, image: str) -> record.BackupRecord:
+    """Let a record name the image in which its snapshot lies.
 
-    Without that name Cinder finds the image all the same, but not the snapshot, and
-    copies the whole of the image, as it is by then.
+    Cinder looks for the snapshot in the image that the record names, and nowhere else. Without
+    it, it copies an image as a whole, as that is by then: for all but the newest backup, wrong
+    bytes and no error.
     """
-    if item.base_image:
+    if item.base_image == image or not item.is_ceph:
         return item
-    return item.with_changes(service_metadata=f'{{"base": "{image}"}}')
+    known = json.loads(item.service_metadata or '{}')
+    return item.with_changes(service_metadata=json.dumps({**known, 'base': image}))

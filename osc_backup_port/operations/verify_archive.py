@@ -12,8 +12,9 @@
 
 """Finding what is wrong with an archive, or that nothing is."""
 
+import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from osc_backup_port import errors, model, progress
 from osc_backup_port.archive import (
@@ -21,26 +22,30 @@ from osc_backup_port.archive import (
     increments,
     manifest,
     names,
-    sealed,
     segments,
     tar_stream,
 )
 from osc_backup_port.archive import store as archive_store
 from osc_backup_port.ceph import image as ceph_image
 from osc_backup_port.ceph import pool as ceph_pool
+from osc_backup_port.operations import presence
 from osc_backup_port.transfer import metering, ranges, zeros
 
 GOOD = 'good'
 DAMAGED = 'damaged'
 UNFINISHED = 'unfinished'
+MISSING = 'missing'
+STRAY = 'not part of the archive'
 NOT_THERE = 'not in the cluster'
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What is known of one backup, or of one folder.
+    """What is known of one backup, or of one folder or file.
 
-    :ivar result: ``good``, ``damaged``, ``unfinished``, ``not in the cluster``
+    :ivar image: empty for what is missing from the whole archive
+    :ivar backup_id: empty for what is of no single backup
+    :ivar result: one of the words above; with a problem unless ``good`` or ``not in the cluster``
     """
 
     image: str
@@ -54,57 +59,96 @@ def run(
     shown: progress.Progress,
     quick: bool,
     pool: ceph_pool.Pool | None = None,
+    expected: Collection[str] = (),
 ) -> Iterator[Verdict]:
     """Look at every backup in an archive.
 
     :param quick: see that everything is there and has its size, read no data
     :param pool: compare the data with what is there
+    :param expected: ids of backups that have to be there
     :raises NotFound: there is no archive
     """
-    if catalog.read_archive(store) is None:
-        catalog.read(store)  # tells that there is none
+    catalog.read_archive(store)
+    present = presence.Presence(store.name)
     for entry in store.entries(''):
-        if not names.is_image(entry.name):
-            continue
-        try:
-            image = catalog.read_image(store, entry.name)
-        except errors.InvalidInput as error:
-            yield Verdict(entry.name, '', DAMAGED, error)
-            continue
-        if image is not None:
-            yield from _verify_image(store, image, shown, quick, pool)
+        if names.is_image(entry.name):
+            yield from _verify_folder(store, entry.name, shown, quick, pool, present)
+        elif entry.name != names.ARCHIVE:
+            yield _stray(store, '', '', entry.name)
+    yield from _absent(present, expected)
 
 
-def run_stream(source: tar_stream.Input, shown: progress.Progress) -> Iterator[Verdict]:
+def run_stream(
+    source: tar_stream.Input, shown: progress.Progress, expected: Collection[str] = ()
+) -> Iterator[Verdict]:
     """Look at every backup in a stream.
 
+    :param expected: ids of backups that have to be there
     :raises InvalidInput: this is no archive, or what cannot be read on
     """
     source.read_archive()
-    points: dict[str, set[str | None]] = {}
-    for increment in source.increments():
-        there = points.setdefault(increment.image, {None})
-        described = segments.describe_all(increment.segments(), increment.where)
-        arriving = increments.Arriving(increment.where)
-        try:
-            _layout, head = increment.layout, arriving.begin(described)
-            shown.begin(f'Backup {increment.backup_id}', head.size)
-            for _item in metering.Meter(shown).watch(arriving.items(), head.size):
-                pass
-            arriving.check(increment.finish())
-            if head.from_snap not in there:
-                raise sealed.damaged(
-                    increment.where,
-                    f'starts from snapshot {head.from_snap}, which no whole increment before it '
-                    'leads to',
-                )
-        except errors.ForgedArchive:
-            raise
-        except errors.InvalidInput as error:
-            yield Verdict(increment.image, increment.backup_id, DAMAGED, error)
-            continue
-        there.add(head.to_snap)
-        yield Verdict(increment.image, increment.backup_id, GOOD)
+    present = presence.Presence(source.name)
+    try:
+        for increment in source.increments():
+            yield _verify_increment(increment, shown, present)
+    except tar_stream.AT_THE_END:
+        present.is_cut = True
+        yield from _absent(present, expected)
+        raise
+    yield from _absent(present, expected)
+
+
+def _verify_increment(
+    increment: tar_stream.IncrementStream, shown: progress.Progress, present: presence.Presence
+) -> Verdict:
+    image, backup_id = increment.image, increment.backup_id
+    described = segments.describe_all(increment.segments(), increment.where)
+    arriving = increments.Arriving(increment.where)
+    try:
+        increment.layout()
+        head = arriving.begin(described)
+        shown.begin(f'Backup {backup_id}', head.size)
+        for _item in metering.Meter(shown).watch(arriving.items(), head.size):
+            pass
+        present.add(increment.finish(arriving.check))
+    except errors.ForgedArchive:
+        raise
+    except errors.InvalidInput as error:
+        present.add_damaged(image, backup_id)
+        with contextlib.suppress(*tar_stream.AT_THE_END):
+            increment.use_up()
+        return Verdict(image, backup_id, DAMAGED if increment.is_finished else UNFINISHED, error)
+    return Verdict(image, backup_id, GOOD)
+
+
+def _absent(present: presence.Presence, expected: Collection[str]) -> Iterator[Verdict]:
+    for image, backup_id, error in present.absent(expected):
+        yield Verdict(image, backup_id, MISSING, error)
+
+
+def _verify_folder(
+    store: archive_store.Store,
+    name: str,
+    shown: progress.Progress,
+    quick: bool,
+    pool: ceph_pool.Pool | None,
+    present: presence.Presence,
+) -> Iterator[Verdict]:
+    """Look at all that is in the folder of an image."""
+    try:
+        image = catalog.read_image(store, name)
+    except errors.InvalidInput as error:
+        present.add_damaged(name, '')
+        yield Verdict(name, '', DAMAGED, error)
+        return
+    if image is None or image.is_empty:
+        present.add_damaged(name, '')
+        yield Verdict(name, '', UNFINISHED, catalog.has_no_increment(f'{store.name}/{name}'))
+    if image is not None:
+        yield from _verify_image(store, image, shown, quick, pool, present)
+    for entry in store.entries(name):
+        if entry.name not in (names.IMAGE, names.LOCK) and not names.parse_increment(entry.name):
+            yield _stray(store, name, '', entry.name)
 
 
 def _verify_image(
@@ -113,22 +157,56 @@ def _verify_image(
     shown: progress.Progress,
     quick: bool,
     pool: ceph_pool.Pool | None,
+    present: presence.Presence,
 ) -> Iterator[Verdict]:
+    whole: set[str | None] = {None}
     for backup in image.backups:
         try:
             if quick:
                 _check_sizes(store, backup)
             else:
                 _read_all(store, backup, shown)
-            found = GOOD if pool is None else _compare(store, backup, pool)
-            yield Verdict(image.name, backup.id, found)
+            result = GOOD if pool is None else _compare(store, backup, pool)
+            _check_start(store, backup, whole)
         except errors.InvalidInput as error:
+            present.add_damaged(image.name, backup.id)
             yield Verdict(image.name, backup.id, DAMAGED, error)
-    for damage in image.damaged:
-        yield Verdict(image.name, damage.backup_id, DAMAGED, damage.error)
-    for path in image.unfinished:
-        parsed = names.parse_increment(path.split('/')[-1])
-        yield Verdict(image.name, parsed[1] if parsed else path, UNFINISHED)
+        else:
+            whole.add(backup.increment.to_snap)
+            present.add(backup)
+            yield Verdict(image.name, backup.id, result)
+        yield from _strays(store, backup)
+    for word, found in ((DAMAGED, image.damaged), (UNFINISHED, image.unfinished)):
+        for damage in found:
+            present.add_damaged(image.name, damage.backup_id)
+            yield Verdict(image.name, damage.backup_id, word, damage.error)
+
+
+def _check_start(
+    store: archive_store.Store, backup: catalog.Backup, whole: Collection[str | None]
+) -> None:
+    """See that a backup starts from one that was found whole."""
+    if backup.increment.from_snap not in whole:
+        raise catalog.dangling(f'{store.name}/{backup.path}', backup.increment.from_snap)
+
+
+def _strays(store: archive_store.Store, backup: catalog.Backup) -> Iterator[Verdict]:
+    """Tell of the files beside a backup that belong to none."""
+    own = {names.RECORD, names.VOLUME_METADATA, names.INCREMENT}
+    own |= {segment.name for segment in backup.increment.segments}
+    for entry in store.entries(backup.path):
+        if entry.name not in own:
+            yield _stray(store, backup.path, backup.id, entry.name)
+
+
+def _stray(store: archive_store.Store, folder: str, backup_id: str, name: str) -> Verdict:
+    path = f'{store.name}/{folder}/{name}' if folder else f'{store.name}/{name}'
+    error = errors.InvalidInput(
+        f'{path}: does not belong to the archive. Nothing reads it.',
+        'A run that was stopped may have left it, or somebody put it there: if it is not needed, '
+        'remove it.',
+    )
+    return Verdict(folder.partition('/')[0], backup_id, STRAY, error)
 
 
 def _check_sizes(store: archive_store.Store, backup: catalog.Backup) -> None:

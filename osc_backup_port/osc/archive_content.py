@@ -131,8 +131,8 @@ def _tree(contents: typing.Any, long: bool) -> collections.abc.Iterator[str]:
                 yield f' {bar}     snapshot {backup.increment.to_snap}'
         for damage in image.damaged:
             yield f' !! {damage.backup_id}: damaged, or builds on what is'
-        for path in image.unfinished:
-            yield f' └─ {path.split("/")[-1]}: not finished; create the archive again to go on'
+        for damage in image.unfinished:
+            yield f' └─ {damage.folder}: not finished; create the archive again to go on'
     for damage in contents.lost:
         yield f'{damage.image or "The rest"}: damaged'
 

@@ -264,8 +264,8 @@ class ImportBackupImage(_ImageCommand):
         parser.add_argument(
             '--image-name',
             metavar='<name>',
-            help='Name of the image, where it has to be another than the record asks for: '
-            'volume-<volume id>.backup.base for one',
+            help='Name of the image, for a record that names none: '
+            'volume-<volume id>.backup.<backup id> or volume-<volume id>.backup.base',
         )
         parser.add_argument(
             '--verify',
@@ -280,6 +280,7 @@ class ImportBackupImage(_ImageCommand):
             'and change nothing',
         )
         importing.add_maps(parser)
+        importing.add_foreign_image(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
@@ -388,6 +389,7 @@ def _import_options(parsed_args: argparse.Namespace, backup_id: str) -> 'import_
         path.stat().st_blocks * 512 if path else 0,
         parsed_args.image_format,
         image_info.read(path) if path else None,
+        parsed_args.allow_foreign_image,
     )
 
 

@@ -53,11 +53,23 @@ def add_arguments(parser: argparse.ArgumentParser, dry_run_note: str = '') -> No
     add_maps(parser)
 
 
+def add_foreign_image(parser: argparse.ArgumentParser) -> None:
+    """Add ``--allow-foreign-image``."""
+    parser.add_argument(
+        '--allow-foreign-image',
+        action='store_true',
+        help='Import a record also if it names an image of another volume than its own (default: '
+        'refuse, because a restore of the backup would give away what is in that image, and a '
+        'deletion could delete it)',
+    )
+
+
 def options(
     parsed_args: argparse.Namespace,
     cinder: 'backups.BackupService',
     pool: str | None,
     wait: bool = True,
+    allow_foreign_image: bool = False,
     source: 'backups.BackupService | None' = None,
 ) -> 'import_metadata.Options':
     """Return how to import.
@@ -90,6 +102,7 @@ def options(
             parsed_args.project_domain,
             _project_names(source) if source and parsed_args.project_map else {},
         ),
+        allow_foreign_image=allow_foreign_image,
     )
 
 

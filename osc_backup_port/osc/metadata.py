@@ -154,6 +154,7 @@ class ImportBackupMetadata(cloud.CloudCommand, command.Lister):
             'at a time',
         )
         importing.add_arguments(parser)
+        importing.add_foreign_image(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
@@ -162,7 +163,9 @@ class ImportBackupMetadata(cloud.CloudCommand, command.Lister):
         records = read_records.read_files(parsed_args.files)
         pool = parsed_args.ceph_pool or self.cloud.get('backup_ceph_pool')
         cinder = self.cinder()
-        options = importing.options(parsed_args, cinder, pool, parsed_args.wait)
+        options = importing.options(
+            parsed_args, cinder, pool, parsed_args.wait, parsed_args.allow_foreign_image
+        )
         plan = import_metadata.plan(cinder, records, options)
         for note in plan.notes:
             LOG.warning('%s', note)

@@ -123,13 +123,40 @@ class TestANewImage:
         check(cluster, source, 0, 1, 2)
         assert (result.snapshot, result.format) == (chains.snapshot(2), 'rbd')
 
-    def test_under_another_name(
-        self, cluster: fake_ceph.Cluster, source: chains.Chain, imported: Imported
+    @pytest.mark.parametrize('name', ['elsewhere', f'volume-{chains.VOLUME}.backup.base'])
+    def test_where_cinder_would_not_look(
+        self, cluster: fake_ceph.Cluster, imported: Imported, name: str
     ) -> None:
-        imported(('raw', 0), image_name='elsewhere')
+        with pytest.raises(errors.InvalidInput, match=f'looks for it in {BASE}, and --image-name'):
+            imported(('raw', 0), image_name=name)
+        assert not cluster.images
 
-        assert list(cluster.images) == ['elsewhere']
-        assert (contents(cluster, 'elsewhere') == expected(source, 0)) is True
+    def test_old_records_name_no_image(
+        self, cluster: fake_ceph.Cluster, source: chains.Chain
+    ) -> None:
+        old = chains.backup(0, service_metadata=None)
+        legacy = f'volume-{chains.VOLUME}.backup.base'
+        file, _result = chains.export(source, 0, 'raw')
+        with pytest.raises(
+            errors.InvalidInput, match=f'{BASE} and {legacy}, and --image-name is x'
+        ):
+            chains.import_(cluster, old, file, image_name='x')
+        assert chains.import_(cluster, old, file, image_name=legacy).image == legacy
+        assert (contents(cluster, legacy) == expected(source, 0)) is True
+
+    def test_an_image_of_another_volume(
+        self, cluster: fake_ceph.Cluster, source: chains.Chain
+    ) -> None:
+        victim = f'volume-{IDS[3]}.backup.{IDS[4]}'
+        evil = chains.backup(0, service_metadata=f'{{"base": "{victim}"}}')
+        parent = chains.backup(3, service_metadata=f'{{"base": "{victim}"}}')
+        child = chains.backup(0, service_metadata=None, parent_id=IDS[3])
+        file, _result = chains.export(source, 0, 'raw')
+        for item, its_parent in ((evil, None), (child, parent)):
+            with pytest.raises(errors.InvalidInput, match='--allow-foreign-image'):
+                chains.import_(cluster, item, file, its_parent)
+            assert not cluster.images
+        assert chains.import_(cluster, evil, file, allow_foreign_image=True).image == victim
 
     def test_order_and_striping_of_the_stream_are_kept(self, cluster: fake_ceph.Cluster) -> None:
         layout = model.ImageLayout(0, 20, 1 | 2 | 64, 65536, 4)

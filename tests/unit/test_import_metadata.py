@@ -95,6 +95,41 @@ def test_each_others_parents() -> None:
         import_(FakeCinder(), [records.make_record(parent_id=records.ID)])
 
 
+FOREIGN = f'volume-{records.OTHER_ID}.backup.{records.THIRD_ID}'
+
+
+@pytest.mark.parametrize(
+    'name', [FOREIGN, 'x', f'x{FOREIGN}', f'volume-{records.VOLUME_ID}.backup.', 'a/../b']
+)
+def test_an_image_of_another_volume(name: str) -> None:
+    """A restore would give away what is there, and a deletion could delete it."""
+    evil = records.make_record(service_metadata=f'{{"base": "{name}"}}')
+    cinder = FakeCinder()
+    with pytest.raises(errors.SomeFailed, match='--allow-foreign-image'):
+        import_(cinder, [evil])
+    assert not cinder.calls
+    options = import_metadata.Options(allow_foreign_image=True)
+    assert import_(cinder, [evil], options) == ({records.ID: 'imported'}, [])
+
+
+@pytest.mark.parametrize('is_there', [True, False])
+def test_the_parent_is_of_another_volume(is_there: bool) -> None:
+    """Where a record names no image, Cinder takes that of its parent."""
+    parent = records.make_record(
+        id=records.THIRD_ID,
+        volume_id=records.OTHER_ID,
+        service_metadata=f'{{"base": "{FOREIGN}"}}',
+    )
+    child = records.make_record(service_metadata=None, parent_id=records.THIRD_ID)
+    cinder = FakeCinder(*[parent] * is_there)
+    with pytest.raises(errors.SomeFailed, match='--allow-foreign-image'):
+        import_(cinder, [child] if is_there else [parent, child])
+    assert not cinder.calls
+    # What names its own image has nothing of its parent.
+    named = records.make_record(parent_id=records.THIRD_ID)
+    assert import_(cinder, [named]) == ({records.ID: 'imported'}, [])
+
+
 def test_pool() -> None:
     swift = 'cinder.backup.drivers.swift.SwiftBackupDriver'
     other = records.make_record(swift, id=records.OTHER_ID, service=swift)

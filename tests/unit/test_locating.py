@@ -189,7 +189,8 @@ class TestRefused:
             locate(cluster, backup(snapshot_id=OTHER))
 
     def test_nothing_there(self, cluster: fake_ceph.Cluster) -> None:
-        put(cluster, FIRST, snap(B))
+        put(cluster, f'volume-{OTHER}.backup.{B0}', snap(B))
+        put(cluster, f'{FIRST}.part', snap(B))
 
         with pytest.raises(errors.NotFound, match='its image is not in pool backups') as caught:
             locate(cluster, backup())
@@ -203,6 +204,16 @@ class TestRefused:
 
         with pytest.raises(errors.CephError):
             locate(cluster, backup())
+
+
+def test_a_chain_that_does_not_lie_where_its_records_say(cluster: fake_ceph.Cluster) -> None:
+    """Moved by hand: the records name the legacy image, the chain has that of its first backup."""
+    put(cluster, FIRST, snap(B0, '1.0'), snap(B, '2.0'))
+    first = backup(B0, service_metadata=based_on(LEGACY))
+
+    wanted = backup(B, parent_id=B0, service_metadata=based_on(LEGACY))
+    assert locate(cluster, wanted, first) == (FIRST, snap(B, '2.0'))
+    assert locate(cluster, first) == (FIRST, snap(B0, '1.0'))
 
 
 def test_snapshots_that_somebody_took_by_hand_do_not_count(cluster: fake_ceph.Cluster) -> None:

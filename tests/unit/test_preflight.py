@@ -291,11 +291,17 @@ def test_name_prefix_and_pool() -> None:
     assert rewriting.Rewriting().rewrite(item) is item
 
 
-def test_with_base() -> None:
+def test_in_image() -> None:
+    """The record names the image in which the snapshot lies, whatever it said before."""
+    legacy = f'volume-{records.VOLUME_ID}.backup.base'
     old = records.make_record(service_metadata=None)
-    assert rewriting.with_base(old, 'volume-x.backup.base').base_image == 'volume-x.backup.base'
-    new = records.make_record()
-    assert rewriting.with_base(new, 'volume-x.backup.base') is new
+    assert rewriting.in_image(old, legacy).base_image == legacy
+    other = records.make_record(service_metadata='{"base": "volume-x", "more": 1}')
+    assert rewriting.in_image(other, legacy).service_metadata == (
+        f'{{"base": "{legacy}", "more": 1}}'
+    )
+    named = rewriting.in_image(old, legacy)
+    assert rewriting.in_image(named, legacy) is named
 
 
 def test_space() -> None:
