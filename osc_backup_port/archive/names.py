@@ -92,6 +92,11 @@ def is_proof(name: str) -> bool:
     return _PROOF.fullmatch(name) is not None
 
 
+def is_data(name: str) -> bool:
+    """Tell whether a file is a segment, or says what was written into some."""
+    return parse_segment(name) is not None or is_proof(name)
+
+
 def is_part(name: str) -> bool:
     """Tell whether a file in a folder is one that a dead run was writing."""
     return name.endswith('.part')

@@ -275,14 +275,14 @@ class _ImageWriter:
             self._write_increment(step, mine, check)
             at[step.point.snapshot] = mine
 
-    def _remove(self, folder: str, but_segments: bool = False) -> None:
+    def _remove(self, folder: str, but_data: bool = False) -> None:
         """Remove what a dead run left of an increment.
 
-        :param but_segments: those are used as far as they are whole
+        :param but_data: segments are used as far as they are proven
         """
         path = f'{self._image.name}/{folder}'
         for entry in self._store.entries(path):
-            if not (but_segments and names.parse_segment(entry.name) is not None):
+            if not (but_data and names.is_data(entry.name)):
                 self._store.delete(f'{path}/{entry.name}')
 
     def _write_increment(
@@ -291,7 +291,7 @@ class _ImageWriter:
         """Write the folder of one backup; increment.json, the last, is the commit."""
         folder = names.increment(number, step.record.id)
         path = f'{self._image.name}/{folder}'
-        self._remove(folder, but_segments=True)
+        self._remove(folder, but_data=True)
         raw_record = record_file.write_record(step.record).encode()
         metadata = self._pool.read_object(naming.metadata_object(step.record.id))
         self._store.put(f'{path}/{names.RECORD}', raw_record)

@@ -195,7 +195,8 @@ def _strays(store: archive_store.Store, backup: catalog.Backup) -> Iterator[Verd
     own = {names.RECORD, names.VOLUME_METADATA, names.INCREMENT}
     own |= {segment.name for segment in backup.increment.segments}
     for entry in store.entries(backup.path):
-        if entry.name not in own:
+        # A run that was stopped right behind its commit leaves its notes.
+        if entry.name not in own and not names.is_proof(entry.name):
             yield _stray(store, backup.path, backup.id, entry.name)
 
 
