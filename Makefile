@@ -1,5 +1,5 @@
-# Everything that is done with this repository, on a fresh Debian 12 too, where
-# only git, make, python3 and root (or sudo) exist.
+# Everything that is done with this repository, on a fresh Debian 12 or 13 too,
+# where only git, make, python3 and root (or sudo) exist.
 #
 #   make test       linters, docs, release notes, unit and functional tests
 #   make static     of these, linters, docs and release notes: no Ceph needed
