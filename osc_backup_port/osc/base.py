@@ -78,6 +78,7 @@ class CommandMixin:
         return int(super().produce_output(parsed_args, names, data))  # type: ignore[misc]
 
     def run(self, parsed_args: argparse.Namespace) -> int:
+        terminal.accept_all_letters()
         terminal.guard_logs()
         try:
             _check_streams()

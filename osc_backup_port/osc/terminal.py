@@ -18,8 +18,10 @@ package prints goes through :func:`escape`, in this module; a test sees to that.
 """
 
 import collections.abc
+import io
 import logging
 import re
+import sys
 import typing
 import unicodedata
 
@@ -108,6 +110,12 @@ def heading(name: str, formatter: str) -> str:
         # The fields of a record are columns, too.
         return re.sub(r'[^A-Za-z0-9_]', '_', name)
     return escape(name)
+
+
+def accept_all_letters() -> None:
+    """Let stdout print what its encoding does not have, as stderr does."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors='backslashreplace')
 
 
 def guard_logs() -> None:

@@ -145,6 +145,17 @@ def test_each_line_of_an_error_is_one_of_ours() -> None:
     assert printed.count('\n') == 4  # Of equal ones, the first.
 
 
+def test_a_terminal_without_all_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    stdout = io.TextIOWrapper(io.BytesIO(), 'latin-1')
+    monkeypatch.setattr(sys, 'stdout', stdout)
+    terminal.accept_all_letters()
+    terminal.write_line(stdout, 'größer └─ 💾')
+    stdout.flush()
+    assert typing.cast(io.BytesIO, stdout.buffer).getvalue() == (
+        b'gr\xf6\xdfer \\u2514\\u2500 \\U0001f4be\n'
+    )
+
+
 @pytest.mark.parametrize('name', ['osc_backup_port.osc.metadata', 'keystoneauth'])
 def test_what_is_logged(name: str) -> None:
     stream = io.StringIO()
