@@ -13,6 +13,7 @@
 """Import backup records: look first, parents first, wait for each."""
 
 import collections.abc
+import contextlib
 import dataclasses
 import graphlib
 import logging
@@ -40,6 +41,8 @@ _UNDER_WAY = 32
 
 class Cinder(import_one.Cinder, preflight.Cinder, placement.Service, typing.Protocol):
     """What this operation needs of the Block Storage service."""
+
+    def export_record(self, backup_id: str) -> record.BackupRecord: ...
 
     def delete(self, backup_id: str, timeout: float) -> None: ...
 
@@ -162,6 +165,8 @@ class Planner:
                 step.fail(there)
             elif there is not None:
                 _judge(step, there, self._options)
+        done = [step for step in steps if step.is_done]
+        side_by_side.each(lambda step: _compare_image(step, self._options), done)
         obstacles += _check_characters(steps, self._options)
         found = preflight.check(_needs(self._before))
         notes = [
@@ -386,6 +391,21 @@ def _judge(step: Step, there: resources.Backup, options: Options) -> None:
         step.action, step.result = 'replace', 'to be replaced'
     else:
         step.fail(problem)
+
+
+def _compare_image(step: Step, options: Options) -> None:
+    """See that a record that is there names the image that this one names.
+
+    Cinder tells it in the exported record only. Where it does not export that, nothing is known
+    against the backup.
+    """
+    image = step.record.base_image
+    if image is None:
+        return
+    with contextlib.suppress(errors.PortError):
+        named = step.cinder.export_record(step.record.id).base_image
+        if named not in (None, image):
+            step.fail(target_state.other_image(step.record, named, options.changes.ceph_pool))
 
 
 def _remove(step: Step, options: Options) -> None:

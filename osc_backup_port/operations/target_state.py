@@ -66,6 +66,19 @@ def problem(
     return None
 
 
+def other_image(item: record.BackupRecord, named: str, pool: str | None) -> errors.PortError:
+    """Return the error for a record that is there and names another image than *item* does."""
+    image, place = item.base_image, pool or item.container
+    return errors.Conflict(
+        f'Backup {item.id}: is here, and its record names image {named}; expected {image}. Cinder '
+        'does not look for its snapshot anywhere else: a restore would fail, or give the newest '
+        'bytes of the chain.',
+        f'Look at both: rbd -p {place} snap ls {named}; rbd -p {place} snap ls {image}. If the '
+        'chain lies in the second alone, give it the name that the records have, which puts it '
+        f'right: rbd -p {place} rename {image} {named}',
+    )
+
+
 def stuck(item: record.BackupRecord, there: resources.Backup, timeout: float) -> errors.PortError:
     """Return the error for a backup that is ``creating`` after the timeout."""
     wide = ', '.join(name for name, _character in record_rules.unstorable(item.fields))

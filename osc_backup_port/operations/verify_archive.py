@@ -73,9 +73,14 @@ def run(
     for entry in store.entries(''):
         if names.is_image(entry.name):
             yield from _verify_folder(store, entry.name, shown, quick, pool, present)
-        elif entry.name != names.ARCHIVE:
+        elif entry.name != names.ARCHIVE and not _is_of_the_file_system(entry.name):
             yield _stray(store, '', '', entry.name)
     yield from _absent(present, expected)
+
+
+def _is_of_the_file_system(name: str) -> bool:
+    """Tell whether a file system, or what shows it, may have put that into its first folder."""
+    return name == 'lost+found' or name.startswith('.')
 
 
 def run_stream(

@@ -13,7 +13,9 @@
 """What is in an archive: ``openstack volume backup archive list, show, verify, extract``."""
 
 import argparse
+import collections
 import collections.abc
+import os
 import pathlib
 import typing
 
@@ -151,9 +153,11 @@ def _branch(backup: typing.Any, numbers: collections.abc.Mapping[str, int]) -> s
 class VerifyBackupArchive(cloud.CloudCommand, command.Lister):
     """Find out whether an archive is whole.
 
-    Reads every file, checks its sha256, expands and decodes it, and sees that
-    each increment starts where an earlier one ends. The exit code is 0 only if
-    all is well.
+    Reads every file, checks its sha256, expands and decodes it, and sees that each
+    increment starts where an earlier one ends. Tells of what is damaged, not finished or
+    missing as far as that can be seen, and of files that do not belong there. The last
+    lines say how many backups are good and what is wrong; the exit code is 0 only if all
+    is well.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -172,30 +176,58 @@ class VerifyBackupArchive(cloud.CloudCommand, command.Lister):
             help='Compare the data with what is in the pool of this cloud, too. A backup that '
             'is not there is no error. Not for a stream',
         )
+        parser.add_argument(
+            '--expect',
+            metavar='<file or backup>',
+            action='append',
+            default=[],
+            help='Miss this backup if it is not in the archive: a file with records, or a '
+            'directory of such files; or a backup (ID, or name, for which the cloud is asked). '
+            'Repeat the option for several',
+        )
         progress_bar.add_argument(parser)
         ceph_options.add_arguments(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
+        expected = self._expected(parsed_args.expect)
         verdicts = []
         told: list[errors.PortError] = []
         with progress_bar.shown(not parsed_args.no_progress) as shown:
             try:
-                for verdict in self._verdicts(parsed_args, shown):
+                for verdict in self._verdicts(parsed_args, shown, expected):
                     verdicts.append(verdict)
             except errors.InvalidInput as error:
                 if not verdicts:
                     raise
                 told.append(error)
-        told = [*(verdict.problem for verdict in verdicts if verdict.problem), *told]
+            told = [*(verdict.problem for verdict in verdicts if verdict.problem), *told]
+            if not told:
+                shown.say(f'All is well: {_counted(verdicts)}.')
         if told:
-            self.fail_after_output(errors.SomeFailed('The archive is damaged:', told))
+            summary = f'Not all is well with the archive: {_counted(verdicts)}.'
+            self.fail_after_output(errors.SomeFailed(summary, told))
         return ('ID', 'Image', 'Result'), [
             (verdict.backup_id, verdict.image, verdict.result) for verdict in verdicts
         ]
 
+    def _expected(self, places: collections.abc.Sequence[str]) -> set[str]:
+        """Return the ids of the backups that have to be there."""
+        from osc_backup_port import record_rules
+        from osc_backup_port.operations import read_records
+
+        ids: set[str] = set()
+        for place in places:
+            if record_rules.is_uuid(place):
+                ids.add(place)
+            elif os.path.exists(place) or '/' in place:
+                ids.update(item.id for _file, item in read_records.read_files([place]))
+            else:
+                ids.add(self.cinder().find(place).id)
+        return ids
+
     def _verdicts(
-        self, parsed_args: argparse.Namespace, shown: typing.Any
+        self, parsed_args: argparse.Namespace, shown: typing.Any, expected: set[str]
     ) -> collections.abc.Iterator[typing.Any]:
         from osc_backup_port.archive import catalog
         from osc_backup_port.operations import verify_archive
@@ -204,17 +236,24 @@ class VerifyBackupArchive(cloud.CloudCommand, command.Lister):
             if parsed_args.quick or parsed_args.against_cluster:
                 archive_place.open_store(parsed_args.archive)  # tells what to do instead
             with archive_place.input_stream() as source:
-                yield from verify_archive.run_stream(source, shown)
+                yield from verify_archive.run_stream(source, shown, expected)
             return
         store = archive_place.open_store(parsed_args.archive)
         first = None
         if parsed_args.against_cluster:
             first = next(catalog.read(store).backups(), None)
         if first is None:
-            yield from verify_archive.run(store, shown, parsed_args.quick)
+            quick = parsed_args.quick
+            yield from verify_archive.run(store, shown, quick, expected=expected)
             return
         with self.open_pool(parsed_args, first.record) as pool:
-            yield from verify_archive.run(store, shown, False, pool)
+            yield from verify_archive.run(store, shown, False, pool, expected)
+
+
+def _counted(verdicts: collections.abc.Iterable[typing.Any]) -> str:
+    """Return how many backups, and other things, have which result."""
+    counts = collections.Counter(verdict.result for verdict in verdicts)
+    return ', '.join(f'{count} {result}' for result, count in counts.items()) or 'nothing is good'
 
 
 class ExtractBackupArchive(cloud.CloudCommand, command.ShowOne):

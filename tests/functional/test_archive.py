@@ -75,6 +75,31 @@ def test_by_hand(pool: ceph.Pool, filled: chains.Chain, archive: pathlib.Path) -
         pool.clear(filled.volume_id, ())
 
 
+def test_a_chain_that_was_moved_by_hand(
+    src: shell.Cloud,
+    dst: shell.Cloud,
+    pool: ceph.Pool,
+    resources: Resources,
+    filled: chains.Chain,
+    tmp_path: pathlib.Path,
+) -> None:
+    """It lies in volume-V.backup.base, and its records name the image of its first backup.
+
+    With such records Cinder restores the newest bytes for each of them.
+    """
+    chains.forget(dst, resources, filled)
+    there, archive = ceph.backup_pool(src), tmp_path / 'archive'
+    legacy = f'volume-{filled.volume_id}.backup.base'
+    there.rbd('rename', filled.image, legacy)
+    try:
+        src.openstack(*ARCHIVE, 'create', archive, filled.backups[2])
+    finally:
+        there.rbd('rename', legacy, filled.image)
+    dst.openstack(*ARCHIVE, 'import', archive)
+    restored = [chains.restore(dst, resources, backup)['sha256'] for backup in filled.backups]
+    assert restored == filled.sums
+
+
 def test_piped_from_cloud_to_cloud(
     src: shell.Cloud,
     dst: shell.Cloud,

@@ -26,6 +26,7 @@ from osc_lib import exceptions
 
 from osc_backup_port.archive import store
 from osc_backup_port.ceph import cluster as ceph_cluster
+from osc_backup_port.formats import record_file
 from osc_backup_port.osc import archive, archive_content, base, cloud
 from osc_backup_port.transfer import pacing
 from tests.fakes import ceph as fake_ceph
@@ -217,3 +218,56 @@ def test_an_encrypted_backup_is_told(
     known.rows[IDS[0]].record = chains.backup(0, encryption_key_id=IDS[4])
     shell.rows('source', archive.CreateBackupArchive, tmp_path / 'new', IDS[0])
     assert f'has the key {IDS[4]}' in capsys.readouterr().err
+
+
+def verify(shell: Shell, *words: object, stdin: bytes = b'') -> tuple[list[str], str]:
+    printed, error = shell.run(
+        'source', archive_content.VerifyBackupArchive, *words, '-f', 'json', stdin=stdin
+    )
+    return [row['Result'] for row in json.loads(printed)], error
+
+
+def test_what_verify_says_at_the_end(
+    shell: Shell, root: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert verify(shell, root) == (['good'] * 3, '')
+    assert 'All is well: 3 good.' in capsys.readouterr().err
+    newest = root / BASE / f'2-{IDS[2]}'
+    (newest / 'increment.json').unlink()
+    results, error = verify(shell, root)
+    assert results == ['good', 'good', 'unfinished']
+    assert error.startswith('Not all is well with the archive: 2 good, 1 unfinished.')
+    assert 'was not finished' in error
+    for path in newest.iterdir():
+        path.unlink()
+    newest.rmdir()
+    results, error = verify(shell, root, '--quick')
+    assert results == ['good', 'good', 'missing']
+    assert '2 good, 1 missing.' in error
+
+
+def test_what_has_to_be_there(shell: Shell, root: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """Told by the files of its records, an id, or a name that the cloud knows."""
+    records = tmp_path / 'records'
+    records.mkdir()
+    for number in (1, 4):
+        content = record_file.write_record(chains.backup(number))
+        (records / f'{number}.json').write_text(content)
+    assert verify(shell, root, '--expect', records / '1.json', '--expect', IDS[0]) == (
+        ['good'] * 3,
+        '',
+    )
+    results, error = verify(shell, root, '--expect', records, '--expect', IDS[3])
+    assert results == ['good'] * 3 + ['missing'] * 2
+    assert f'backup {IDS[3]} is not there' in error
+    assert f'backup {IDS[4]} is not there' in error
+    cinder, _cluster = shell.clouds['source']
+    cinder.add(chains.backup(3), name='extra')
+    assert verify(shell, root, '--expect', 'extra')[0] == ['good'] * 3 + ['missing']
+    _printed, error = shell.run(
+        'source', archive_content.VerifyBackupArchive, root, '--expect', 'nobody'
+    )
+    assert 'no backup nobody' in error
+    stream = archives.create_stream(cinder, shell.source, [IDS[2]])
+    results, error = verify(shell, '-', '--expect', IDS[4], stdin=stream)
+    assert results == ['good'] * 3 + ['missing']

@@ -354,6 +354,12 @@ def test_what_does_not_belong(form: Form, small: Files, path: str) -> None:
         assert sorted(results) == ['good', 'good', 'good', 'not part of the archive']
 
 
+def test_what_a_file_system_puts_there(small: Files, tmp_path: pathlib.Path) -> None:
+    """The archive may be all that is on a disk."""
+    files = {**small, 'lost+found/x': b'', '.snapshot/x': b''}
+    assert {result for _id, result in Form('folder', tmp_path).verify(files)} == {'good'}
+
+
 def test_what_starts_from_what_is_damaged_is_of_no_use(form: Form, small: Files) -> None:
     files = {**small, f'{FOLDERS[0]}/00000.rbd-diff.zst': b'x'}
     assert form.verify(files) == [(backup_id, 'damaged') for backup_id in IDS[:3]]

@@ -112,6 +112,20 @@ def test_an_image_of_another_volume(name: str) -> None:
     assert import_(cinder, [evil], options) == ({records.ID: 'imported'}, [])
 
 
+def test_what_is_there_names_another_image() -> None:
+    """A chain that was moved by hand: Cinder would restore the newest bytes for every backup."""
+    legacy = f'volume-{records.VOLUME_ID}.backup.base'
+    cinder = FakeCinder(records.make_record())
+    wanted = records.make_record(service_metadata=f'{{"base": "{legacy}"}}')
+    results, [failure] = import_(cinder, [wanted])
+    assert results == {records.ID: 'failed'}
+    assert f'names image volume-{records.VOLUME_ID}.backup.{records.ID}; expected' in failure
+    assert f'rename {legacy} ' in failure
+    # An old layout names none, and Cinder finds it.
+    cinder = FakeCinder(records.make_record(service_metadata=None))
+    assert import_(cinder, [wanted]) == ({records.ID: 'already there'}, [])
+
+
 @pytest.mark.parametrize('is_there', [True, False])
 def test_the_parent_is_of_another_volume(is_there: bool) -> None:
     """Where a record names no image, Cinder takes that of its parent."""
