@@ -331,12 +331,12 @@ class Chain:
         if backup.id in self._seen:
             raise sealed.forged(folder, 'that backup is there twice')
         self._seen.add(backup.id)
-        if backup.id in self._awaited or names.backup_of_snapshot(start or '') == backup.id:
+        if backup.id in self._awaited or naming.backup_of_snapshot(start) == backup.id:
             raise sealed.forged(
                 folder, f'leads to {increment.to_snap}, which itself or one before it starts from'
             )
         if start is not None and start not in self._points:
-            self._awaited.add(names.backup_of_snapshot(start) or '')
+            self._awaited.add(naming.backup_of_snapshot(start) or '')
             raise dangling(folder, start)
         self._points.add(increment.to_snap)
         self.backups.append(backup)

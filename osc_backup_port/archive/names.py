@@ -33,7 +33,6 @@ _IMAGE = re.compile(rf'volume-{_UUID}\.backup\.({_UUID}|base)', re.ASCII)
 _INCREMENT = re.compile(rf'(0|[1-9][0-9]{{0,8}})-({_UUID})', re.ASCII)
 _SEGMENT = re.compile(r'([0-9]{5}|[1-9][0-9]{5,8})\.rbd-diff(\.zst)?', re.ASCII)
 _PROOF = re.compile(r'[0-9]{5,9}\.proof\.json', re.ASCII)
-_SNAPSHOT = re.compile(rf'backup\.({_UUID})\.snap\.[!-.0-?A-~]{{1,64}}', re.ASCII)
 
 
 def is_image(name: str) -> bool:
@@ -61,12 +60,6 @@ def parse_increment(name: str) -> tuple[int, str] | None:
     """Return number and backup id of an increment's folder, None for another."""
     match = _INCREMENT.fullmatch(name)
     return (int(match.group(1)), match.group(2)) if match else None
-
-
-def backup_of_snapshot(name: str) -> str | None:
-    """Return the backup whose snapshot Cinder would call so, None for another name."""
-    match = _SNAPSHOT.fullmatch(name)
-    return match.group(1) if match else None
 
 
 def is_uuid(text: str) -> bool:

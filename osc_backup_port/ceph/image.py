@@ -23,6 +23,9 @@ from osc_backup_port.ceph import commands, faults, survey
 _NOTES = 'osc-backup-port.'
 
 
+OpenAt = Callable[[str], contextlib.AbstractContextManager['Image']]
+
+
 class Image:
     """Made by :meth:`osc_backup_port.ceph.pool.Pool.open`.
 
@@ -38,7 +41,7 @@ class Image:
         opened: Any,
         rbd: Any,
         client_id: int,
-        open_at: survey.OpenAt,
+        open_at: OpenAt,
         shell: commands.Commands,
     ) -> None:
         self.name = name
@@ -46,6 +49,7 @@ class Image:
         self._client_id = client_id
         self._image = opened
         self._rbd = rbd
+        self._open_at = open_at
         self._survey = survey.Survey(name, opened, rbd, open_at)
 
     def end_threads(self) -> None:
@@ -112,6 +116,10 @@ class Image:
     def flush(self) -> None:
         with self._translated():
             self._image.flush()
+
+    def open_at(self, snapshot: str) -> contextlib.AbstractContextManager['Image']:
+        """Open the same image at one of its snapshots."""
+        return self._open_at(snapshot)
 
     def other_writers(self) -> list[str]:
         """Return the addresses of other clients that have it open to write."""

@@ -79,7 +79,7 @@ def _with_snapshot(
 ) -> list[Location]:
     """Return every place with a snapshot of the backup."""
     return [
-        Location(name, snapshot, tuple(snapshots or ()))
+        Location(name, snapshot, tuple(_of_backups(snapshots or [])))
         for name, snapshots in found.items()
         for snapshot in snapshots or ()
         if naming.backup_of_snapshot(snapshot.name) == backup.id
@@ -98,16 +98,18 @@ def candidates(backup: record.BackupRecord, parent: record.BackupRecord | None) 
 
 
 def _snapshots(where: pool.Pool, name: str) -> list[model.Snapshot] | None:
-    """Return the snapshots of backups on an image, None where it is not there."""
+    """Return the snapshots of an image that Cinder takes for backups; None: no such image."""
     try:
         with where.open(name) as image:
-            return [
-                snapshot
-                for snapshot in image.snapshots()
-                if naming.backup_of_snapshot(snapshot.name)
-            ]
+            found = image.snapshots()
     except errors.NotFound:
         return None
+    odd = [one for one in found if naming.backup_of_odd_snapshot(one.name)]
+    return [*_of_backups(found), *odd]
+
+
+def _of_backups(snapshots: list[model.Snapshot]) -> list[model.Snapshot]:
+    return [one for one in snapshots if naming.backup_of_snapshot(one.name)]
 
 
 def _is_whole_image(
@@ -157,6 +159,23 @@ def _missing(
     return errors.NotFound(
         f'Backup {backup.id}: no snapshot backup.{backup.id}.snap.* in pool {where.name}; '
         f'found {found}.',
-        'The bytes of this backup are lost there, or were imported without snapshots: the image '
-        'itself is the newest backup of a chain, which need not be this one, and is not taken.',
+        _rename_odd(where, backup, there)
+        or 'The bytes of this backup are lost there, or were imported without snapshots: the '
+        'image itself is the newest backup of a chain, which need not be this one, and is not '
+        'taken.',
     )
+
+
+def _rename_odd(
+    where: pool.Pool, backup: record.BackupRecord, there: dict[str, list[model.Snapshot]]
+) -> str | None:
+    """Return what to do if a snapshot has nearly the name of that of this backup."""
+    for name, snapshots in there.items():
+        for snapshot in snapshots:
+            if naming.backup_of_odd_snapshot(snapshot.name) == backup.id:
+                return (
+                    f'Is it {snapshot.name}? Then give it a name with a time in seconds since '
+                    f"1970: rbd -p {where.name} snap rename '{name}@{snapshot.name}' "
+                    f"'{name}@{naming.new_snapshot(backup)}'"
+                )
+    return None

@@ -19,11 +19,17 @@ Source: the table in doc/source/reference/naming.rst, for every release.
 import calendar
 import re
 import time
+from collections.abc import Iterable
+from typing import Protocol, TypeVar
 
 from osc_backup_port import errors, record
 
-_SNAPSHOT = re.compile(r'^backup\.([a-z0-9\-]+?)\.snap\.(.+)$')
 _ID = '[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}'
+_END_OF_TIME = 1e11
+#: What Cinder writes: the text of ``time.time()``.  These digits are enough until the year 5138.
+_SNAPSHOT = re.compile(rf'backup\.({_ID})\.snap\.([0-9]{{1,11}}(?:\.[0-9]{{1,20}})?)')
+#: What Cinder takes for the snapshot of a backup: ``backup_snapshot_name_pattern`` of its driver.
+_LIKE_SNAPSHOT = re.compile(r'^backup\.([a-z0-9\-]+?)\.snap\.(.+)$')
 _IMAGE = re.compile(rf'volume-({_ID})\.backup\.(?:({_ID})|base)')
 _IMAGE_OF_VOLUME = re.compile(rf'volume-({_ID})\.backup\.[!-.0-?A-~]+')
 _METADATA = re.compile(rf'backup\.({_ID})\.meta')
@@ -111,21 +117,59 @@ def backup_of_metadata(name: str) -> str | None:
 
 
 def backup_of_snapshot(name: str | None) -> str | None:
-    """Return the id of the backup that a snapshot is, None for another one."""
-    match = _SNAPSHOT.match(name or '')
-    return match.group(1) if match else None
+    """Return the id of the backup that a snapshot is, None for another one.
 
-
-def age_of_snapshot(name: str) -> float:
-    """Return when the snapshot of a backup was made, in seconds since 1970.
-
-    Cinder writes ``time.time()`` into the name.  0 where something else is.
+    Only ``backup.<id>.snap.<seconds since 1970>`` is the snapshot of a backup.
     """
-    match = _SNAPSHOT.match(name)
-    try:
-        return float(match.group(2)) if match else 0.0
-    except ValueError:
-        return 0.0
+    match = _SNAPSHOT.fullmatch(name or '')
+    return match[1] if match else None
+
+
+def time_of_snapshot(name: str) -> float:
+    """Return when the snapshot of a backup was made, in seconds since 1970."""
+    match = _SNAPSHOT.fullmatch(name)
+    if match is None:
+        raise ValueError(f'{name!r} is not the snapshot of a backup')
+    return float(match[2])
+
+
+def backup_of_odd_snapshot(name: str) -> str | None:
+    """Return the backup whose snapshot Cinder takes this one for, though its name is wrong.
+
+    :return: None for the snapshot of a backup, and for what Cinder passes over, too
+    """
+    match = _LIKE_SNAPSHOT.match(name)
+    return match[1] if match and backup_of_snapshot(name) is None else None
+
+
+class _Snapshot(Protocol):
+    @property
+    def id(self) -> int: ...
+
+    @property
+    def name(self) -> str: ...
+
+
+T = TypeVar('T', bound=_Snapshot)
+
+
+def by_age(snapshots: Iterable[T]) -> list[T]:
+    """Return the snapshots of backups among those of an image, the oldest backup first.
+
+    The time in the name decides, because Cinder goes by the time of a backup when it chooses
+    what an incremental backup starts from.  The ids of snapshots tell another order where
+    backups were imported out of order.
+    """
+    backups = (one for one in snapshots if backup_of_snapshot(one.name))
+    return sorted(backups, key=lambda one: (time_of_snapshot(one.name), one.id))
+
+
+def newest(snapshots: Iterable[T]) -> T | None:
+    """Return the newest backup on an image: the one that HEAD has to equal.
+
+    Cinder writes the next increment on top of HEAD, as the difference to this one.
+    """
+    return next(reversed(by_age(snapshots)), None)
 
 
 def new_snapshot(backup: record.BackupRecord) -> str:
@@ -142,7 +186,8 @@ def _seconds(created_at: str | None) -> float:
         parsed = time.strptime((created_at or '')[:19], '%Y-%m-%dT%H:%M:%S')
     except ValueError:
         return time.time()
-    return float(calendar.timegm(parsed))
+    seconds = float(calendar.timegm(parsed))
+    return seconds if 0 <= seconds < _END_OF_TIME else time.time()
 
 
 def temporary_image(name: str) -> str:

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Iterator
 from osc_backup_port import errors, model
 from osc_backup_port.ceph import image as ceph_image
 from osc_backup_port.ceph import lease, naming
+from osc_backup_port.operations import heads
 from osc_backup_port.transfer import differing, limits, metering, writing, zeros
 
 #: Seconds: osd_client_watch_timeout is 30.
@@ -135,7 +136,7 @@ class ChainWriter:
 
     def finish(self) -> None:
         """Leave HEAD at the newest backup."""
-        newest = self._newest()
+        newest = naming.newest(self._image.snapshots())
         if newest is not None and newest.name != self._point:
             self._lock.check()
             self._image.roll_back(newest.name)
@@ -144,7 +145,7 @@ class ChainWriter:
         """Take back what this writer added, as if it had not begun."""
         for name in reversed(self._made):
             self._image.remove_snapshot(name)
-        newest = self._newest()
+        newest = naming.newest(self._image.snapshots())
         if newest is not None:
             self._image.roll_back(newest.name)
 
@@ -182,15 +183,10 @@ class ChainWriter:
                 f'Import {_wanted(backup_id)} first, or export the backup in full (without '
                 '--from-backup).',
             )
-        if start.name != self._point and self._differs_from(start):
+        if start.name != self._point and heads.differs(self._image, start):
             self._lock.check()
             self._image.roll_back(start.name)
         self._point = start.name
-
-    def _differs_from(self, snapshot: model.Snapshot) -> bool:
-        if self._image.size() != snapshot.size:
-            return True
-        return next(self._image.extents(snapshot.name), None) is not None
 
     def _backups(self) -> list[model.Snapshot]:
         return [
@@ -198,13 +194,6 @@ class ChainWriter:
             for snapshot in self._image.snapshots()
             if naming.backup_of_snapshot(snapshot.name)
         ]
-
-    def _newest(self) -> model.Snapshot | None:
-        return max(
-            self._backups(),
-            key=lambda snapshot: (naming.age_of_snapshot(snapshot.name), snapshot.id),
-            default=None,
-        )
 
 
 def check_may_add(pool_name: str, image: ceph_image.Image) -> None:

@@ -14,6 +14,7 @@
 
 import contextlib
 import itertools
+from collections.abc import Iterable
 
 from osc_backup_port import errors, model, progress
 from osc_backup_port.ceph import image as ceph_image
@@ -33,19 +34,33 @@ def compare(
     if one.size() != other.size():
         raise _differs(one, other, f'one has {one.size()} bytes, the other {other.size()}')
     extents = _extents_of_either(one, other)
+    offset = first_difference(one, other, extents, bounds, shown)
+    if offset is not None:
+        raise _differs(one, other, f'the bytes at offset {offset} are not the same')
+    shown.advance(0, one.size() - sum(extent.length for extent in extents))
+
+
+def first_difference(
+    one: ceph_image.Image,
+    other: ceph_image.Image,
+    extents: Iterable[model.Extent],
+    bounds: limits.Limits,
+    shown: progress.Progress | None = None,
+) -> int | None:
+    """Return an offset at which the bytes of *extents* differ, None if they are the same."""
+    for_one, for_other = itertools.tee(extents)
     # Reads are under way when a difference is found: they end before the images are closed.
     with (
-        contextlib.closing(reading.read_items(one, extents, bounds)) as of_one,
-        contextlib.closing(reading.read_items(other, extents, bounds)) as of_other,
+        contextlib.closing(reading.read_items(one, for_one, bounds)) as of_one,
+        contextlib.closing(reading.read_items(other, for_other, bounds)) as of_other,
     ):
-        done = 0
         for left, right in itertools.zip_longest(of_one, of_other):
             # The same bytes are cut into the same items.
             if left != right:
-                raise _differs(one, other, f'the bytes at offset {left.offset} are not the same')
-            shown.advance(0, left.length)
-            done += left.length
-    shown.advance(0, one.size() - done)
+                return int((left or right).offset)
+            if shown is not None:
+                shown.advance(0, left.length)
+    return None
 
 
 def _extents_of_either(one: ceph_image.Image, other: ceph_image.Image) -> list[model.Extent]:

@@ -22,11 +22,11 @@ here, and only where the volume proves to hold the very bytes of the backup.
 import dataclasses
 import typing
 
-from osc_backup_port import errors, model, progress, record
+from osc_backup_port import errors, progress, record
 from osc_backup_port.ceph import locating, naming
 from osc_backup_port.ceph import pool as ceph_pool
 from osc_backup_port.cinder import resources
-from osc_backup_port.operations import compare_images
+from osc_backup_port.operations import chain_writer, compare_images, heads
 from osc_backup_port.transfer import limits
 
 MADE = 'can be continued'
@@ -67,56 +67,66 @@ def run(cinder: Cinder, pools: Pools, backup_id: str, shown: progress.Progress) 
         is not the newest of its chain
     """
     backup = cinder.export_record(backup_id)
-    base, snapshot = _newest_point(pools.backups, backup)
-    volume = cinder.get_volume(backup.volume_id)
-    if volume.status != 'available':
-        raise errors.Conflict(
-            f'Volume {volume.id}: is {volume.status}, expected available.',
-            'Detach it, or wait until its restore is done: openstack volume show ' + volume.id,
-        )
-    image = f'volume-{volume.id}'
-    state = ALREADY_THERE
-    with pools.volumes.open(image, writable=True) as opened:
-        if snapshot.name not in {one.name for one in opened.snapshots()}:
-            opened.create_snapshot(snapshot.name)
-            state = MADE
-        try:
-            _compare(pools, base, image, snapshot.name, shown)
-        except BaseException:
-            if state == MADE:
-                opened.remove_snapshot(snapshot.name)
-            raise
-    return Result(state, volume.id, image, snapshot.name)
-
-
-def _newest_point(pool: ceph_pool.Pool, backup: record.BackupRecord) -> tuple[str, model.Snapshot]:
-    """Return the image and the snapshot of a backup that its image ends with."""
-    location = locating.locate(pool, backup, None)
+    location = locating.locate(pools.backups, backup, None)
     if location.snapshot is None:
         raise errors.NotFound(
-            f'Backup {backup.id}: image {pool.name}/{location.image} has no snapshot of it, so '
-            'nothing can be added to it.',
+            f'Backup {backup.id}: image {pools.backups.name}/{location.image} has no snapshot of '
+            'it, so nothing can be added to it.',
             'Make a full backup of the volume instead: openstack volume backup create '
             + backup.volume_id,
         )
-    with pool.open(location.image) as image:
-        points = [one for one in image.snapshots() if naming.backup_of_snapshot(one.name)]
-        newest = max(points, key=lambda one: one.id)
-        if newest.id != location.snapshot.id:
+    with pools.backups.lock(location.image):
+        _check_newest(pools.backups, location.image, backup)
+        volume = cinder.get_volume(backup.volume_id)
+        if volume.status != 'available':
             raise errors.Conflict(
-                f'Backup {backup.id}: is not the newest in image {pool.name}/{location.image}; '
-                f'that is {naming.backup_of_snapshot(newest.name)}.',
+                f'Volume {volume.id}: is {volume.status}, expected available.',
+                'Detach it, or wait until its restore is done: openstack volume show ' + volume.id,
+            )
+        image = f'volume-{volume.id}'
+        state = _make(pools, location.image, image, location.snapshot.name, shown)
+    return Result(state, volume.id, image, location.snapshot.name)
+
+
+def _check_newest(pool: ceph_pool.Pool, name: str, backup: record.BackupRecord) -> None:
+    """See that a backup is the newest on its image, and that HEAD is the same.
+
+    :raises errors.Conflict: it is not
+    """
+    with pool.open(name) as image:
+        chain_writer.wait_until_alone(image)
+        newest = naming.newest(image.snapshots())
+        newest_id = naming.backup_of_snapshot(newest.name) if newest else None
+        if newest is None or newest_id != backup.id:
+            raise errors.Conflict(
+                f'Backup {backup.id}: is not the newest in image {pool.name}/{name}; that is '
+                f'{newest_id}.',
                 'Only the newest can be continued. Restore that one into the volume, and name '
                 'it here.',
             )
-        if image.used(newest.name):
+        if heads.differs(image, newest):
             raise errors.Conflict(
-                f'Image {pool.name}/{location.image}: has changed since its newest backup, '
-                f'{backup.id}; the next increment would be mixed with that.',
+                f'Image {pool.name}/{name}: has changed since its newest backup, {backup.id}; '
+                'the next increment would be mixed with that.',
                 'If no backup is being made of it: rbd snap rollback '
-                f'{pool.name}/{location.image}@{newest.name}',
+                f'{pool.name}/{name}@{newest.name}',
             )
-    return location.image, location.snapshot
+
+
+def _make(pools: Pools, base: str, image: str, snapshot: str, shown: progress.Progress) -> str:
+    """Make the snapshot on the volume, if the volume holds the bytes of the backup."""
+    state = ALREADY_THERE
+    with pools.volumes.open(image, writable=True) as opened:
+        if snapshot not in {one.name for one in opened.snapshots()}:
+            opened.create_snapshot(snapshot)
+            state = MADE
+        try:
+            _compare(pools, base, image, snapshot, shown)
+        except BaseException:
+            if state == MADE:
+                opened.remove_snapshot(snapshot)
+            raise
+    return state
 
 
 def _compare(pools: Pools, base: str, image: str, snapshot: str, shown: progress.Progress) -> None:

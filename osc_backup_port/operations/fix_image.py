@@ -23,7 +23,7 @@ from osc_backup_port import errors, files, units
 from osc_backup_port.ceph import naming
 from osc_backup_port.ceph import pool as ceph_pool
 from osc_backup_port.cinder import resources
-from osc_backup_port.operations import findings
+from osc_backup_port.operations import findings, heads
 
 
 class Cinder(typing.Protocol):
@@ -129,10 +129,5 @@ def _has_drifted(pool: ceph_pool.Pool, name: str) -> str | None:
     if not pool.has_image(name):
         return None
     with pool.open(name) as image:
-        points = [point for point in image.snapshots() if naming.backup_of_snapshot(point.name)]
-        if not points:
-            return None
-        newest = max(points, key=lambda point: (naming.age_of_snapshot(point.name), point.id))
-        if newest.size == image.size() and not any(True for _ in image.extents(newest.name)):
-            return None
-    return newest.name
+        newest = heads.drifted_from(image)
+    return newest.name if newest else None

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 
 from osc_backup_port import errors, progress, record
 from osc_backup_port.archive import catalog, increments, names, sealed, segments, tar_stream
+from osc_backup_port.ceph import naming
 from osc_backup_port.ceph import pool as ceph_pool
 from osc_backup_port.operations import (
     image_session,
@@ -174,7 +175,7 @@ class _Receiver:
         described = segments.describe_all(pairs, increment.where)
         head = arriving.begin(described)
         catalog.check_record(increment.where, increment.image, head.size, item)
-        if names.backup_of_snapshot(head.to_snap or '') != item.id:
+        if naming.backup_of_snapshot(head.to_snap) != item.id:
             raise sealed.damaged(increment.where, f'leads to {head.to_snap!r}')
         self._shown.begin(f'Backup {increment.backup_id}', head.size)
         check = read_back.ReadBack(self._bounds, self._shown)

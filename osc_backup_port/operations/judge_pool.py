@@ -60,8 +60,9 @@ class Judge:
             # Where Cinder finds no snapshot of it, that is the finding.
             if reading and reading.snapshot and reading.image != image.name:
                 yield self._stray(image, point, reading)
-        if image.head_differs:
-            yield self._drifted(image)
+        newest = naming.newest(image.snapshots)
+        if newest is not None and image.head_differs:
+            yield self._drifted(image, newest)
 
     def _is_read(self, image: pool_scan.Image) -> bool:
         """Tell whether a restore may need the image itself, not its snapshots."""
@@ -111,8 +112,7 @@ class Judge:
             used=point.used,
         )
 
-    def _drifted(self, image: pool_scan.Image) -> Finding:
-        newest = max(image.snapshots, key=lambda point: (point.time, point.id))
+    def _drifted(self, image: pool_scan.Image, newest: pool_scan.Snapshot) -> Finding:
         return Finding(
             'head-drifted',
             f'image {image.name}',

@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from osc_backup_port import errors, model
 from osc_backup_port.ceph import naming
 from osc_backup_port.ceph import pool as ceph_pool
-from osc_backup_port.operations import side_by_side
+from osc_backup_port.operations import heads, side_by_side
 
 #: Seconds since the last sign of life after which a run of ours is dead: the
 #: living give one every five, and clocks differ.
@@ -63,7 +63,7 @@ class Snapshot:
     @property
     def time(self) -> float:
         """When the backup was made, in seconds since 1970."""
-        return naming.age_of_snapshot(self.name)
+        return naming.time_of_snapshot(self.name)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -227,9 +227,7 @@ def _image(pool: ceph_pool.Pool, name: str, options: Options) -> Image | None:
             used = opened.used(points[-1].name if points else None) if options.used else None
             differs = None
             if options.heads and points:
-                newest = _newest(points)
-                is_other_size = newest.size != size
-                differs = is_other_size or any(True for _ in opened.extents(newest.name))
+                differs = heads.drifted_from(opened) is not None
         snapshots = [
             _snapshot(pool, name, points, number, options) for number in range(len(points))
         ]
@@ -248,10 +246,6 @@ def _snapshot(
             used = opened.used(points[number - 1].name if number else None)
     backup_id = naming.backup_of_snapshot(point.name) or ''
     return Snapshot(point.id, point.name, backup_id, point.size, used)
-
-
-def _newest(points: list[model.Snapshot]) -> model.Snapshot:
-    return max(points, key=lambda point: (naming.age_of_snapshot(point.name), point.id))
 
 
 def _leftovers(pool: ceph_pool.Pool, names: list[str], locked: set[str]) -> list[Leftover]:

@@ -25,6 +25,7 @@ from collections.abc import Iterator
 
 from osc_backup_port import record as record_module
 from osc_backup_port import units
+from osc_backup_port.ceph import naming
 from osc_backup_port.operations import pool_scan
 
 _DRIVER = 'cinder.backup.drivers.ceph.CephBackupDriver'
@@ -101,17 +102,12 @@ def _chain(scan: pool_scan.Scan, image: pool_scan.Image) -> Iterator[Rebuilt | S
 
 
 def _in_order(image: pool_scan.Image) -> list[pool_scan.Snapshot]:
-    """Return the snapshots, the full backup first.
+    """Return the snapshots, the full backup first, which the image is named after.
 
-    They were made in the order of the backups, unless an import made them: then
-    the first one need not be the one that the image is named after, and the
-    times in the names, which are those of the backups, tell the order.
+    An import may have made them in any order.
     """
-    points = list(image.snapshots)
-    ids = [point.backup_id for point in points]
-    if image.backup_id in ids and ids[0] != image.backup_id:
-        points.sort(key=lambda point: (point.backup_id != image.backup_id, point.time, point.id))
-    return points
+    points = naming.by_age(image.snapshots)
+    return sorted(points, key=lambda point: point.backup_id != image.backup_id)
 
 
 def _head(scan: pool_scan.Scan, image: pool_scan.Image) -> Rebuilt | Skipped:

@@ -97,6 +97,51 @@ def test_an_image_that_has_drifted(cloud: Cloud) -> None:
     assert cloud.snapshots() == []
 
 
+def test_an_image_without_object_map_that_has_drifted(cloud: Cloud) -> None:
+    cloud.backups.images[chains.BASE].features = 1
+    cloud.backups.images[chains.BASE].content.write(0, b'of a backup that was deleted')
+    with pytest.raises(errors.Conflict, match='rbd snap rollback'):
+        cloud.go_on()
+    assert cloud.snapshots() == []
+
+
+def test_backups_that_were_imported_out_of_order(cloud: Cloud) -> None:
+    """The snapshot that was made last is not that of the newest backup."""
+    cloud.backups.images.clear()
+    with chains.make_image(cloud.backups) as image:
+        content = cloud.backups.images[chains.BASE].content
+        for number in (2, 1):
+            for block, data in cloud.chain.contents[number].items():
+                content.write(block * fake_ceph.BLOCK, data)
+            image.create_snap(chains.snapshot(number))
+        image.rollback_to_snap(chains.snapshot(2))
+    with pytest.raises(errors.Conflict, match=f'that is {NEWEST}'):
+        cloud.go_on(chains.IDS[1])
+    assert cloud.go_on().snapshot == chains.snapshot(2)
+
+
+def test_an_image_that_an_import_writes_to(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('osc_backup_port.ceph.lease._PATIENCE', 0.1)
+    with (
+        cloud.backups.pool().lock(chains.BASE),
+        pytest.raises(errors.Conflict, match='another'),
+    ):
+        cloud.go_on()
+    assert cloud.snapshots() == []
+
+
+def test_an_image_that_a_backup_is_written_to(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr('osc_backup_port.operations.chain_writer.WATCH_TIMEOUT', 0)
+    with (
+        cloud.backups.pool().open(chains.BASE, writable=True),
+        pytest.raises(errors.Conflict, match='is being written'),
+    ):
+        cloud.go_on()
+    assert cloud.snapshots() == []
+
+
 def test_a_volume_in_use(cloud: Cloud) -> None:
     there = cloud.cinder.volumes[VOLUME]
     cloud.cinder.volumes[VOLUME] = dataclasses.replace(there, status='in-use')

@@ -75,6 +75,16 @@ def test_pike_to_stein_from_another_volume_or_after_a_failed_diff(
     assert locate(cluster, backup()) == (OWN, None)
 
 
+def test_a_time_that_is_none(cluster: fake_ceph.Cluster) -> None:
+    """Cinder takes such a snapshot for a backup, so the image is not without any."""
+    put(cluster, OWN, snap(OTHER, 'nan'))
+    with pytest.raises(errors.NotFound, match=r'found .* with .*snap\.nan'):
+        locate(cluster, backup())
+    put(cluster, LEGACY, snap(B, 'nan'))
+    with pytest.raises(errors.NotFound, match=f"snap rename '{LEGACY}@{snap(B, 'nan')}'"):
+        locate(cluster, backup())
+
+
 def test_since_13_0_9_a_full_backup(cluster: fake_ceph.Cluster) -> None:
     put(cluster, OWN, snap(B))
 
