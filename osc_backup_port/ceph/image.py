@@ -56,6 +56,12 @@ class Image:
         """Wait for what threads of ours still ask the image; before it is closed."""
         self._survey.end_threads()
 
+    def id(self) -> str:
+        """Return what its objects are called after, which its name is not."""
+        with self._translated():
+            found: str = self._image.id()
+        return found
+
     def size(self) -> int:
         with self._translated():
             return int(self._image.size())
@@ -140,6 +146,10 @@ class Image:
     def has_object_map(self) -> bool:
         """Tell whether a map, which can be trusted, says what objects there are."""
         return self._survey.has_object_map()
+
+    def has_invalid_object_map(self) -> bool:
+        """Tell whether there should be a map, which librbd knows to be wrong or lost."""
+        return self._survey.has_invalid_object_map()
 
     def used(self, from_snapshot: str | None = None) -> int | None:
         """Return how many bytes it takes, or took more than a snapshot before.

@@ -146,6 +146,13 @@ def _missing(
     looked_for: list[str],
 ) -> errors.NotFound:
     if not there:
+        trashed = [one for one in where.trash() if one.name in looked_for]
+        if trashed:
+            return errors.NotFound(
+                f'Backup {backup.id}: its image is in the trash of pool {where.name}: '
+                f'{trashed[0].name}.',
+                f'Have it back: {restore_command(where.name, trashed[0])}',
+            )
         return errors.NotFound(
             f'Backup {backup.id}: its image is not in pool {where.name}; looked for '
             f'{", ".join(looked_for)}.',
@@ -164,6 +171,11 @@ def _missing(
         'image itself is the newest backup of a chain, which need not be this one, and is not '
         'taken.',
     )
+
+
+def restore_command(pool_name: str, trashed: pool.Trashed) -> str:
+    """Return the command that brings an image back from the trash."""
+    return f'rbd -p {pool_name} trash restore {trashed.id}'
 
 
 def _rename_odd(

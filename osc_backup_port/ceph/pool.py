@@ -13,11 +13,12 @@
 """A pool with images and objects: all that is changed there goes through here."""
 
 import contextlib
+import errno
 import functools
 import json
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from osc_backup_port import errors, model
 from osc_backup_port.ceph import commands, faults, image, lease
@@ -26,6 +27,20 @@ from osc_backup_port.ceph import commands, faults, image, lease
 _LARGEST_OBJECT = 1 << 20
 #: Seconds: osd_client_watch_timeout is 30.
 _WATCH_TIMEOUT = 40
+#: Two bits for each object of an image: enough for 1 PiB.
+_LARGEST_MAP = 64 << 20
+#: What the cluster says of an object map that it cannot decode.
+_DAMAGED = (errno.EINVAL, errno.EIO, errno.EBADMSG)
+
+
+class Trashed(NamedTuple):
+    """An image in the trash of RBD.
+
+    :param name: what it was called, and will be called again
+    """
+
+    id: str
+    name: str
 
 
 class Pool:
@@ -104,10 +119,12 @@ class Pool:
             raise errors.NotFound(f'Pool {self.name}, image {name}: not there.')
         opened = ours = None
         try:
-            with self._translated(f'image {name}'):
-                opened = self._rbd.Image(
-                    self._ioctx, name, snapshot=snapshot, read_only=not writable
-                )
+            with self._opening(name):
+                opened = self._rbd.Image(self._ioctx, name, read_only=not writable)
+            if snapshot is not None:
+                # By itself: librbd 16 opens nothing at a snapshot whose object map is lost.
+                with self._translated(f'image {name}@{snapshot}'):
+                    opened.set_snap(snapshot)
             open_at = functools.partial(self.open, name)
             client_id = self._client.get_instance_id()
             ours = image.Image(name, opened, self._rbd, client_id, open_at, self.commands)
@@ -120,6 +137,48 @@ class Pool:
             if opened is not None:
                 with self._translated(f'image {name}'):
                     opened.close()
+
+    @contextlib.contextmanager
+    def _opening(self, name: str) -> Iterator[None]:
+        """Tell an image that cannot be opened from one that is not there."""
+        try:
+            with self._translated(f'image {name}'):
+                yield
+        except errors.NotFound as error:
+            if not self.has_image(name):
+                raise
+            raise errors.CephError(
+                f'Pool {self.name}, image {name}: is there, but cannot be opened: a part of it '
+                'is missing, its header perhaps.',
+                f'See what the cluster says: rbd -p {self.name} info {name}',
+            ) from error
+
+    def trash(self) -> list[Trashed]:
+        """Return the images in the trash, which are not there for anybody else."""
+        with self._translated('the list of its trash'):
+            found = self._rbd.RBD().trash_list(self._ioctx)
+            return [Trashed(entry['id'], entry['name']) for entry in found]
+
+    def has_lost_object_map(self, opened: image.Image) -> bool:
+        """Tell whether an image should have an object map, and has none to trust.
+
+        Opened at a snapshot librbd knows it by itself; as it is now it has not looked.
+        """
+        if opened.has_invalid_object_map():
+            return True
+        if not opened.has_object_map():
+            return False
+        name = f'rbd_object_map.{opened.id()}'
+        try:
+            with self._translated(f'object {name}'):
+                self._ioctx.execute(name, 'rbd', 'object_map_load', b'', _LARGEST_MAP)
+        except errors.NotFound:
+            return True
+        except errors.CephError as error:
+            if getattr(error.__cause__, 'errno', None) in _DAMAGED:
+                return True
+            raise
+        return False
 
     def create(self, name: str, layout: model.ImageLayout) -> None:
         """Create an empty image.

@@ -72,12 +72,21 @@ class Survey:
 
     def has_object_map(self) -> bool:
         """Tell whether there is one, of this point in time, that can be trusted."""
-        rbd = self._rbd
-        wanted = rbd.RBD_FEATURE_OBJECT_MAP | rbd.RBD_FEATURE_FAST_DIFF
-        invalid = rbd.RBD_FLAG_OBJECT_MAP_INVALID | rbd.RBD_FLAG_FAST_DIFF_INVALID
+        return self._should_have_map() and not self._is_map_invalid()
+
+    def has_invalid_object_map(self) -> bool:
+        """Tell whether there should be one that cannot be trusted."""
+        return self._should_have_map() and self._is_map_invalid()
+
+    def _should_have_map(self) -> bool:
+        wanted = self._rbd.RBD_FEATURE_OBJECT_MAP | self._rbd.RBD_FEATURE_FAST_DIFF
         with self._translated():
-            has_it = self._image.features() & wanted == wanted
-            return bool(has_it and not self._image.flags() & invalid)
+            return bool(self._image.features() & wanted == wanted)
+
+    def _is_map_invalid(self) -> bool:
+        invalid = self._rbd.RBD_FLAG_OBJECT_MAP_INVALID | self._rbd.RBD_FLAG_FAST_DIFF_INVALID
+        with self._translated():
+            return bool(self._image.flags() & invalid)
 
     def extents(self, from_snapshot: str | None) -> Iterator[model.Extent]:
         """Yield where the image has data, or what changed since a snapshot."""

@@ -18,7 +18,7 @@ Pure.  Followed line by line from ``cinder/backup/drivers/ceph.py``:
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from osc_backup_port import record
 from osc_backup_port.ceph import naming
@@ -58,16 +58,27 @@ def restore(
     base, legacy = base_name(backup, parent), naming.legacy_image(backup)
     # Only here the parent does not count.
     first = images.get(backup.base_image or legacy)
-    points = first.of_backup(backup.id) if first else []
+    points = first.seen_by_cinder(backup.id) if first else []
     if first and len(points) > 1:
-        return Reading(first.name, duplicates=tuple(point.name for point in points))
-    point = points[0].name if points else None
+        return Reading(first.name, duplicates=tuple(points))
+    point = points[0] if points else None
     if point and _has(images, base, point):
         return Reading(base, point)
     for name in (legacy, base) if backup.snapshot_id else (base, legacy):
         if name in images and (point is None or _has(images, name, point)):
             return Reading(name, point)
     return Reading(None)
+
+
+def is_known(
+    backup: record.BackupRecord,
+    parent: record.BackupRecord | None,
+    reading: Reading,
+    unreadable: Collection[str],
+) -> bool:
+    """Tell whether images that could not be read leave no doubt of a reading."""
+    looked_at = {base_name(backup, parent), backup.base_image, naming.legacy_image(backup)}
+    return reading.snapshot is not None or looked_at.isdisjoint(unreadable)
 
 
 def delete(
@@ -86,4 +97,6 @@ def delete(
 
 def _has(images: Images, name: str, snapshot: str) -> bool:
     image = images.get(name)
-    return image is not None and any(point.name == snapshot for point in image.snapshots)
+    if image is None:
+        return False
+    return snapshot in image.odd or any(point.name == snapshot for point in image.snapshots)

@@ -38,6 +38,11 @@ class Code:
 
 CODES: dict[str, Code] = {
     'missing-image': Code(ERROR, 'A restore fails, and the new volume stays in error_restoring.'),
+    'unreadable-image': Code(
+        ERROR,
+        'Nothing is known of the backups in it, and they are not judged. Cinder cannot restore '
+        'them either, if it is refused in the same way.',
+    ),
     'missing-snapshot': Code(
         ERROR,
         'A restore reports success and gives the bytes of another backup of the chain: without '
@@ -99,6 +104,16 @@ CODES: dict[str, Code] = {
         WARNING,
         'Cinder looks for the backup elsewhere and never at this snapshot: it takes space, and '
         'outlives the backup.',
+    ),
+    'odd-snapshot': Code(
+        WARNING,
+        'Cinder takes it for the snapshot of a backup, and restores or deletes it as that one; '
+        'the commands of this plugin pass over it.',
+    ),
+    'lost-object-map': Code(
+        WARNING,
+        'Restores into volumes in Ceph are right. All that reads it takes longer, and a restore '
+        'into a volume elsewhere may fail, since librbd may refuse to open the snapshot.',
     ),
     'orphan-metadata': Code(WARNING, 'None but 2 KiB: what it described is gone.'),
     'partial-import': Code(

@@ -36,12 +36,20 @@ def plan(found: list[findings.Finding], code: str) -> list[findings.Finding]:
     """Return the findings that a fix would take away.
 
     :raises InvalidInput: there is no fix for this code
+    :raises Conflict: not all of the pool could be read, so that nothing is certain
     """
     if code not in findings.FIXABLE:
         raise errors.InvalidInput(
             f'--fix {code}: there is no fix for that, expected one of: '
             f'{", ".join(findings.FIXABLE)}.',
             'The finding itself says what mends it.',
+        )
+    unreadable = [finding.target for finding in found if finding.code == 'unreadable-image']
+    if code == 'orphan-metadata' and unreadable:
+        raise errors.Conflict(
+            f'Nothing was removed: {", ".join(unreadable)} could not be read, so nobody can tell '
+            'which metadata belongs to it.',
+            'Look at it first: openstack volume backup image check --severity error',
         )
     return [finding for finding in found if finding.code == code]
 

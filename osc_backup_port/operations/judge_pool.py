@@ -14,7 +14,7 @@
 
 from collections.abc import Iterator
 
-from osc_backup_port import units
+from osc_backup_port import errors, units
 from osc_backup_port.ceph import naming
 from osc_backup_port.operations import driver_view, known_backups, pool_scan
 from osc_backup_port.operations.findings import Finding
@@ -43,12 +43,16 @@ class Judge:
     def findings(self) -> Iterator[Finding]:
         for image in self._scan.images.values():
             yield from self._of_image(image)
+        for name, problem in self._scan.unreadable.items():
+            yield self._unreadable(name, problem)
         yield from self._orphans()
         for leftover in self._scan.leftovers:
             if not leftover.is_alive:
                 yield self._partial(leftover)
 
     def _of_image(self, image: pool_scan.Image) -> Iterator[Finding]:
+        yield from self._odd(image)
+        yield from self._lost_maps(image)
         leaked = [point for point in image.snapshots if point.backup_id not in self._known]
         if len(leaked) == len(image.snapshots) and not self._is_read(image):
             yield self._leaked_image(image)
@@ -121,7 +125,42 @@ class Judge:
             f'{self._scan.pool} snap rollback {image.name}@{newest.name}',
         )
 
+    def _odd(self, image: pool_scan.Image) -> Iterator[Finding]:
+        for name in image.odd:
+            place = f'{image.name}@{name}'
+            backup_id = naming.backup_of_odd_snapshot(name)
+            yield Finding(
+                'odd-snapshot',
+                f'snapshot {place}',
+                f'expected backup.<backup id>.snap.<seconds since 1970>; Cinder takes it for '
+                f'backup {backup_id} all the same.',
+                f"If it is that backup: rbd -p {self._scan.pool} snap rename '{place}' "
+                f"'{image.name}@backup.{backup_id}.snap.<seconds>', and the same on the volume, "
+                'if it has that snapshot, too. If nobody needs it: '
+                f"rbd -p {self._scan.pool} snap rm '{place}'",
+                backup_id,
+            )
+
+    def _lost_maps(self, image: pool_scan.Image) -> Iterator[Finding]:
+        lost = [f'snapshot {image.name}@{one.name}' for one in image.snapshots if one.has_lost_map]
+        for target in lost + [f'image {image.name}'] * image.has_lost_map:
+            yield Finding(
+                'lost-object-map',
+                target,
+                'its object map is lost, damaged or marked as invalid.',
+                f'rbd -p {self._scan.pool} object-map rebuild {target.partition(" ")[2]}',
+            )
+
+    def _unreadable(self, name: str, problem: errors.PortError) -> Finding:
+        backup_id = (naming.parse_image(name) or ('', None))[1]
+        text = problem.problem.replace('\n', ' ')
+        hint = problem.hint or f'rbd -p {self._scan.pool} info {name}'
+        return Finding('unreadable-image', f'image {name}', text, hint, backup_id)
+
     def _orphans(self) -> Iterator[Finding]:
+        """Find metadata that is certain to be nobody's: all of the pool has to be known."""
+        if self._scan.unreadable:
+            return
         for backup_id, content in self._scan.metadata.items():
             if backup_id in self._known or has_data(self._scan, backup_id, content):
                 continue
@@ -157,6 +196,12 @@ def has_data(scan: pool_scan.Scan, backup_id: str, content: pool_scan.VolumeMeta
     if scan.places_of(backup_id):
         return True
     if any(backup_id in leftover.image for leftover in scan.leftovers):
+        return True
+    # Set aside under another name, or thrown away: it can come back.
+    names = [*scan.others, *(one.name for one in scan.trash)]
+    if any(backup_id in name or (content.volume_id or '.backup.') in name for name in names):
+        return True
+    if any(image.seen_by_cinder(backup_id) for image in scan.images.values()):
         return True
     if content.volume_id is None:
         # Nobody can tell the volume: only a pool without such images is sure.

@@ -17,7 +17,7 @@ import shlex
 from collections.abc import Iterator
 
 from osc_backup_port import errors, record, units
-from osc_backup_port.ceph import naming
+from osc_backup_port.ceph import locating, naming
 from osc_backup_port.operations import driver_view, judge_counters, known_backups, pool_scan
 from osc_backup_port.operations.findings import WARNING, Finding
 
@@ -35,9 +35,9 @@ class Judge:
         self._scan = scan
         self._known = {one.id: one for one in known}
         self.readings = {
-            one.id: driver_view.restore(one.record, self._parent(one.record), scan.images)
+            one.id: reading
             for one in known
-            if one.record and self._is_here(one.record)
+            if one.record and (reading := self._read(one.record)) is not None
         }
         self._readers = collections.Counter(
             reading.image for reading in self.readings.values() if not reading.snapshot
@@ -56,6 +56,15 @@ class Judge:
     def _is_here(self, backup: record.BackupRecord) -> bool:
         return backup.is_ceph and backup.container == self._scan.pool
 
+    def _read(self, backup: record.BackupRecord) -> driver_view.Reading | None:
+        """Return where a restore takes its bytes from; None: not here, or nobody can tell."""
+        if not self._is_here(backup):
+            return None
+        parent = self._parent(backup)
+        reading = driver_view.restore(backup, parent, self._scan.images)
+        is_known = driver_view.is_known(backup, parent, reading, self._scan.unreadable)
+        return reading if is_known else None
+
     def _parent(self, backup: record.BackupRecord) -> record.BackupRecord | None:
         parent = self._known.get(backup.parent_id or '')
         return parent.record if parent else None
@@ -67,7 +76,9 @@ class Judge:
         if not backup.base_image and backup.parent_id and backup.parent_id not in self._known:
             yield _missing_parent(backup)
             return
-        reading = self.readings[backup.id]
+        reading = self.readings.get(backup.id)
+        if reading is None:
+            return  # The image that could not be read is the finding.
         if reading.duplicates:
             yield self._duplicates(backup, reading)
         elif reading.image is None:
@@ -107,7 +118,11 @@ class Judge:
         places = [image.name for image, _ in self._scan.places_of(backup.id)]
         found = f'no image {wanted} in pool {self._scan.pool}'
         mend = f'Import its data: {_IMPORT.format(backup.id)}'
-        if places:
+        trashed = [one for one in self._scan.trash if one.name == wanted]
+        if trashed:
+            found += '; it is in the trash'
+            mend = f'Have it back: {locating.restore_command(self._scan.pool, trashed[0])}'
+        elif places:
             found += f'; its snapshot is on {", ".join(places)}'
             mend = f'Give the image its name: rbd -p {self._scan.pool} rename {places[0]} {wanted}'
         return Finding('missing-image', f'backup {backup.id}', f'{found}.', mend, backup.id)
@@ -205,7 +220,9 @@ class Judge:
             return
         own = f'volume-{backup.volume_id}.backup.{backup.id}'
         legacy = self._scan.images.get(naming.legacy_image_of(backup.volume_id or ''))
-        if own in self._scan.images or legacy is None or legacy.snapshots:
+        if own in self._scan.images or own in self._scan.unreadable:
+            return
+        if legacy is None or legacy.snapshots:
             return
         if self._scan.places_of(backup.id) or not self._readers[legacy.name]:
             return
@@ -235,6 +252,7 @@ class Judge:
     def _elsewhere(self, backup: record.BackupRecord) -> Finding:
         own = naming.own_image(backup)
         is_here = self._scan.places_of(backup.id) or own in self._scan.images
+        is_here = is_here or own in self._scan.unreadable
         if not is_here:
             return Finding(
                 'other-container',
@@ -259,7 +277,7 @@ class Judge:
             (f'{image.name}@{point.name}', point.size) for point in image.of_backup(backup.id)
         ]
         for place, size in places[:1] or [(image.name, image.size)]:
-            if size != backup.size * units.GIB:
+            if not backup.fits(size):
                 yield _size_mismatch(backup, place, size)
 
     def _missing_metadata(self, backup: record.BackupRecord) -> Finding:
@@ -284,11 +302,10 @@ def _missing_parent(backup: record.BackupRecord) -> Finding:
 
 
 def _size_mismatch(backup: record.BackupRecord, place: str, size: int) -> Finding:
-    expected = backup.size * units.GIB
     return Finding(
         'size-mismatch',
         f'backup {backup.id}',
-        f'{place} has {size} bytes, the record says {expected} ({backup.size} GiB).',
+        f'{place} has {size} bytes ({units.human_size(size)}), the record says {backup.size} GiB.',
         'Compare with where the backup comes from, and import what is wrong anew: '
         f'{_BACKUP} metadata show --decode <file>',
         backup.id,

@@ -17,7 +17,8 @@ import collections.abc
 import dataclasses
 import datetime
 
-from osc_backup_port import units
+from osc_backup_port import errors, units
+from osc_backup_port.ceph import naming
 from osc_backup_port.ceph import pool as ceph_pool
 from osc_backup_port.cinder import resources
 from osc_backup_port.operations import pool_scan
@@ -30,7 +31,7 @@ class Row:
     """A backup in the pool: a snapshot, or an image without any.
 
     :param backup_id: None where nothing tells it
-    :param size: of the volume, in bytes
+    :param size: of the volume, in bytes; None: not known
     :param used: bytes it takes more than the one before it; None: not known
     :param status: what Cinder says of it; ``unknown``: nothing
     :param is_first: whether it is the first one on its image
@@ -41,13 +42,25 @@ class Row:
     snapshot: str | None
     backup_id: str | None
     created_at: str | None
-    size: int
+    size: int | None
     used: int | None
     status: str
     name: str | None
     project_id: str | None
     has_metadata: bool
     is_first: bool
+    is_readable: bool = True
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Listing:
+    """What is in a pool.
+
+    :param problems: why images that are there could not be read; each has a row, too
+    """
+
+    rows: list[Row]
+    problems: list[errors.PortError]
 
 
 def run(
@@ -55,13 +68,35 @@ def run(
     backups: collections.abc.Sequence[resources.Backup],
     with_used: bool,
     volume_id: str | None = None,
-) -> list[Row]:
+) -> Listing:
     """Return what is in the pool, by volume and by age.
 
     :raises CephError: the cluster refused or was lost
     """
     scan = pool_scan.scan(pool, pool_scan.Options(used=with_used, objects=False))
-    return rows(scan, backups, volume_id)
+    unreadable = {name: _ids(name) for name in scan.unreadable}
+    mine = {name: ids for name, ids in unreadable.items() if volume_id in (None, ids[0])}
+    found = rows(scan, backups, volume_id)
+    found += [_unreadable_row(scan, name, *ids, backups) for name, ids in mine.items()]
+    return Listing(found, [scan.unreadable[name] for name in mine])
+
+
+def _ids(image: str) -> tuple[str, str | None]:
+    """Return the ids that the name of an image tells, or of the temporary one of an import."""
+    return naming.parse_image(naming.image_of_temporary(image) or image) or (UNKNOWN, None)
+
+
+def _unreadable_row(
+    scan: pool_scan.Scan,
+    name: str,
+    volume_id: str,
+    backup_id: str | None,
+    backups: collections.abc.Sequence[resources.Backup],
+) -> Row:
+    image = pool_scan.Image(name, volume_id, backup_id, 0)
+    known = {backup.id: backup for backup in backups}
+    row = _row(scan, image, None, backup_id, known, True)
+    return dataclasses.replace(row, size=None, is_readable=False)
 
 
 def rows(
@@ -77,7 +112,10 @@ def rows(
             continue
         for number, point in enumerate(image.snapshots):
             found.append(_row(scan, image, point, point.backup_id, known, number == 0))
-        if not image.snapshots:
+        for name in image.odd:
+            row = _row(scan, image, None, None, known, not image.snapshots)
+            found.append(dataclasses.replace(row, snapshot=name, used=None))
+        if not image.snapshots and not image.odd:
             backup_id = image.backup_id or heads.get(image.name)
             found.append(_row(scan, image, None, backup_id, known, True))
     return found
@@ -157,11 +195,12 @@ def _leaf(row: Row) -> str:
     words = [
         f'{row.backup_id or "backup of unknown id":36}',
         f'{row.created_at or "-":19}',
-        f'{units.human_size(row.size):>10}',
+        f'{units.human_size(row.size) if row.size is not None else "-":>10}',
         f'{kind}{used:>10}',
         f'{row.status:10}',
         row.name or '',
-        '' if row.snapshot else '(no snapshot)',
+        '' if row.is_readable else '(cannot be read)',
+        '' if row.snapshot or not row.is_readable else '(no snapshot)',
         '' if row.has_metadata else '(no metadata)',
     ]
     return '  '.join(word for word in words if word).rstrip()

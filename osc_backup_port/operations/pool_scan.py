@@ -16,6 +16,7 @@ Whatever is judged later, and whatever a record is made of, comes out of this:
 no cluster is needed to tell what a pool like that means.
 """
 
+import contextlib
 import dataclasses
 import json
 import typing
@@ -52,6 +53,7 @@ class Snapshot:
     """A snapshot that is a backup.  Sizes are bytes.
 
     :param used: what it takes more than the snapshot before it
+    :param has_lost_map: whether its object map is lost, or cannot be trusted
     """
 
     id: int
@@ -59,6 +61,7 @@ class Snapshot:
     backup_id: str
     size: int
     used: int | None = None
+    has_lost_map: bool = False
 
     @property
     def time(self) -> float:
@@ -76,6 +79,8 @@ class Image:
     :param used_by_head: what the image takes more than its last snapshot
     :param head_differs: whether it is not as its newest backup; None: not
         looked at, or it has none
+    :param odd: snapshots that Cinder takes for backups, and whose names are none it gives
+    :param has_lost_map: whether the object map of the image as it is now is lost
     """
 
     name: str
@@ -85,6 +90,8 @@ class Image:
     snapshots: tuple[Snapshot, ...] = ()
     used_by_head: int | None = None
     head_differs: bool | None = None
+    odd: tuple[str, ...] = ()
+    has_lost_map: bool = False
 
     @property
     def used(self) -> int | None:
@@ -96,6 +103,11 @@ class Image:
     def of_backup(self, backup_id: str) -> list[Snapshot]:
         """Return the snapshots of a backup: one, if all is well."""
         return [snapshot for snapshot in self.snapshots if snapshot.backup_id == backup_id]
+
+    def seen_by_cinder(self, backup_id: str) -> list[str]:
+        """Return the names of all that Cinder takes for the snapshot of a backup."""
+        odd = [name for name in self.odd if naming.backup_of_odd_snapshot(name) == backup_id]
+        return [snapshot.name for snapshot in self.of_backup(backup_id)] + odd
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -137,8 +149,10 @@ class Leftover:
 class Scan:
     """A pool at one moment.
 
+    :param unreadable: images that are there and could not be looked at, and why
     :param metadata: by the id of the backup
-    :param others: how many images have none of the driver's names
+    :param others: the images that have none of the driver's names
+    :param trash: the images in the trash of RBD
     :param is_complete: whether all objects were listed
     """
 
@@ -146,8 +160,10 @@ class Scan:
     images: Mapping[str, Image]
     metadata: Mapping[str, VolumeMetadata] = dataclasses.field(default_factory=dict)
     leftovers: tuple[Leftover, ...] = ()
-    others: int = 0
+    others: tuple[str, ...] = ()
     is_complete: bool = True
+    unreadable: Mapping[str, errors.PortError] = dataclasses.field(default_factory=dict)
+    trash: tuple[ceph_pool.Trashed, ...] = ()
 
     def places_of(self, backup_id: str) -> list[tuple[Image, Snapshot]]:
         """Return every snapshot of a backup, whatever the name of its image."""
@@ -168,8 +184,9 @@ def scan(pool: ceph_pool.Pool, options: Options) -> Scan:
     """
     names = pool.images()
     ours = [name for name in names if naming.parse_image(name)]
-    images = _each(lambda name: _image(pool, name, options), ours)
-    found = {image.name: image for image in images if image}
+    looked_at = dict(zip(ours, _each(lambda name: _look(pool, name, options), ours), strict=True))
+    found = {name: one.image for name, one in looked_at.items() if one.image}
+    unreadable = {name: one.problem for name, one in looked_at.items() if one.problem}
     backups = {snapshot.backup_id for image in found.values() for snapshot in image.snapshots}
     backups |= {image.backup_id for image in found.values() if image.backup_id}
     locked = {name for name in ours if pool.object_age(naming.lock_object(name)) is not None}
@@ -177,13 +194,16 @@ def scan(pool: ceph_pool.Pool, options: Options) -> Scan:
         backups |= set(filter(None, map(naming.backup_of_metadata, pool.objects('backup.'))))
         locked |= set(filter(None, map(naming.image_of_lock, pool.objects('osc-backup-port.'))))
     metadata = _each(lambda backup: (backup, read_metadata(pool, backup)), sorted(backups))
+    leftovers = _leftovers(pool, names, locked, unreadable)
     return Scan(
         pool.name,
         found,
         {backup: content for backup, content in metadata if content is not None},
-        tuple(_leftovers(pool, names, locked)),
-        len(names) - len(ours),
+        tuple(leftovers),
+        tuple(sorted(set(names) - set(ours))),
         options.objects,
+        unreadable,
+        tuple(pool.trash()),
     )
 
 
@@ -213,42 +233,81 @@ def _each(function: typing.Callable[[A], T], items: list[A]) -> list[T]:
     return results
 
 
-def _image(pool: ceph_pool.Pool, name: str, options: Options) -> Image | None:
-    """Look at one image; None where it has gone since the list was made."""
-    parsed = naming.parse_image(name)
-    if parsed is None:
-        return None
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Look:
+    """What came of looking at an image; nothing, if it has gone since the list was made."""
+
+    image: Image | None = None
+    problem: errors.PortError | None = None
+
+
+def _look(pool: ceph_pool.Pool, name: str, options: Options) -> _Look:
     try:
-        with pool.open(name) as opened:
-            size = opened.size()
-            points = [
-                point for point in opened.snapshots() if naming.backup_of_snapshot(point.name)
-            ]
-            used = opened.used(points[-1].name if points else None) if options.used else None
-            differs = None
-            if options.heads and points:
-                differs = heads.drifted_from(opened) is not None
-        snapshots = [
-            _snapshot(pool, name, points, number, options) for number in range(len(points))
-        ]
+        return _Look(_image(pool, name, options))
     except errors.NotFound:
-        return None
-    return Image(name, *parsed, size, tuple(snapshots), used, differs)
+        if name not in pool.images():
+            return _Look()
+        return _Look(problem=_without_id(pool, name))
+    except errors.PortError as error:
+        return _Look(problem=error)
+
+
+def _without_id(pool: ceph_pool.Pool, name: str) -> errors.PortError:
+    return errors.CephError(
+        f'Pool {pool.name}, image {name}: is in the list of images, and cannot be opened: its '
+        f'object rbd_id.{name} is missing.',
+        f'See what the cluster says: rbd -p {pool.name} info {name}',
+    )
+
+
+def _image(pool: ceph_pool.Pool, name: str, options: Options) -> Image:
+    """Look at one image.
+
+    :raises NotFound: it is not there
+    :raises PortError: it cannot be read
+    """
+    with pool.open(name) as opened:
+        size, snapshots = opened.size(), opened.snapshots()
+        points = [point for point in snapshots if naming.backup_of_snapshot(point.name)]
+        used, lost_map, differs = None, False, None
+        if options.used:
+            used = opened.used(points[-1].name if points else None)
+            lost_map = pool.has_lost_object_map(opened)
+        if options.heads and points:
+            differs = heads.drifted_from(opened) is not None
+    return Image(
+        name,
+        *(naming.parse_image(name) or (name, None)),
+        size,
+        tuple(_snapshot(pool, name, points, number, options) for number in range(len(points))),
+        used,
+        differs,
+        tuple(one.name for one in snapshots if naming.backup_of_odd_snapshot(one.name)),
+        lost_map,
+    )
 
 
 def _snapshot(
     pool: ceph_pool.Pool, image: str, points: list[model.Snapshot], number: int, options: Options
 ) -> Snapshot:
     point = points[number]
-    used = None
+    used, lost_map = None, False
     if options.used:
-        with pool.open(image, snapshot=point.name) as opened:
+        # It may have gone since, and so may the one before it.
+        with contextlib.suppress(errors.NotFound), pool.open(image, point.name) as opened:
+            lost_map = opened.has_invalid_object_map()
             used = opened.used(points[number - 1].name if number else None)
     backup_id = naming.backup_of_snapshot(point.name) or ''
-    return Snapshot(point.id, point.name, backup_id, point.size, used)
+    return Snapshot(point.id, point.name, backup_id, point.size, used, lost_map)
 
 
-def _leftovers(pool: ceph_pool.Pool, names: list[str], locked: set[str]) -> list[Leftover]:
+def _leftovers(
+    pool: ceph_pool.Pool,
+    names: list[str],
+    locked: set[str],
+    unreadable: dict[str, errors.PortError],
+) -> list[Leftover]:
+    """Return what imports keep in the pool; add the parts that cannot be read to *unreadable*."""
     parts = set()
     for name in names:
         image = naming.image_of_temporary(name)
@@ -257,17 +316,17 @@ def _leftovers(pool: ceph_pool.Pool, names: list[str], locked: set[str]) -> list
     found = []
     for image in sorted(parts | locked):
         age = pool.object_age(naming.lock_object(image))
-        writers, size = _part(pool, naming.temporary_image(image)) if image in parts else ([], 0)
+        part, writers, size = naming.temporary_image(image), [], 0
+        if image in parts:
+            try:
+                with pool.open(part) as opened:
+                    writers, size = opened.other_writers(), opened.size()
+            except errors.NotFound:
+                pass
+            except errors.PortError as error:
+                unreadable[part] = error
+                continue
         is_alive = bool(writers) or (age is not None and age < _DEAD_AFTER)
         if image in parts or age is not None:
             found.append(Leftover(image, image in parts, age is not None, is_alive, size))
     return found
-
-
-def _part(pool: ceph_pool.Pool, name: str) -> tuple[list[str], int]:
-    """Return who writes a temporary image, and how large it is."""
-    try:
-        with pool.open(name) as opened:
-            return opened.other_writers(), opened.size()
-    except errors.NotFound:
-        return [], 0

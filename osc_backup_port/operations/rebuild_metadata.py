@@ -16,6 +16,7 @@ import dataclasses
 import pathlib
 
 from osc_backup_port import errors, files
+from osc_backup_port.ceph import locating, naming
 from osc_backup_port.ceph import pool as ceph_pool
 from osc_backup_port.formats import record_file
 from osc_backup_port.operations import pool_scan, rebuild_records
@@ -56,16 +57,28 @@ def run(
     :raises NotFound: there is no backup
     :raises CephError: the cluster refused or was lost
     """
-    found = rebuild_records.rebuild(pool_scan.scan(pool, pool_scan.Options()), volume_id)
+    scan = pool_scan.scan(pool, pool_scan.Options())
+    found = rebuild_records.rebuild(scan, volume_id)
     if not found:
-        what = f'of volume {volume_id} ' if volume_id else ''
-        raise errors.NotFound(
-            f'Pool {pool.name}: there is no backup {what}in it.',
-            f'Is it another pool? --ceph-pool <pool>. See what is there: rbd -p {pool.name} ls',
-        )
+        raise _nothing_there(scan, volume_id)
     if directory is not None:
         files.make_folder(directory)
     return [_result(made, directory) for made in found]
+
+
+def _nothing_there(scan: pool_scan.Scan, volume_id: str | None) -> errors.NotFound:
+    what = f'of volume {volume_id} ' if volume_id else ''
+    problem = f'Pool {scan.pool}: there is no backup {what}in it.'
+    parsed = ((one, naming.parse_image(one.name)) for one in scan.trash)
+    trashed = [one for one, ids in parsed if ids and volume_id in (None, ids[0])]
+    if trashed:
+        names = ', '.join(one.name for one in trashed)
+        commands = '; '.join(locating.restore_command(scan.pool, one) for one in trashed)
+        return errors.NotFound(f'{problem} In its trash: {names}.', f'Have it back: {commands}')
+    return errors.NotFound(
+        problem,
+        f'Is it another pool? --ceph-pool <pool>. See what is there: rbd -p {scan.pool} ls',
+    )
 
 
 def _result(

@@ -71,8 +71,29 @@ def rebuild(scan: pool_scan.Scan, volume_id: str | None = None) -> list[Rebuilt 
     found: list[Rebuilt | Skipped] = []
     for image in sorted(scan.images.values(), key=lambda image: image.name):
         if volume_id in (None, image.volume_id):
-            found += _chain(scan, image) if image.snapshots else [_head(scan, image)]
-    return found
+            found += _odd(scan, image)
+            if image.snapshots:
+                found += _chain(scan, image)
+            elif not image.odd:
+                found.append(_head(scan, image))
+    return found + list(_unreadable(scan, volume_id))
+
+
+def _odd(scan: pool_scan.Scan, image: pool_scan.Image) -> Iterator[Skipped]:
+    for name in image.odd:
+        reason = (
+            f'its snapshot {name} has no time in seconds in its name. Rename it: '
+            f"rbd -p {scan.pool} snap rename '{image.name}@{name}' "
+            f"'{image.name}@backup.<backup id>.snap.<seconds since 1970>'"
+        )
+        yield Skipped(naming.backup_of_odd_snapshot(name), image.volume_id, image.name, reason)
+
+
+def _unreadable(scan: pool_scan.Scan, volume_id: str | None) -> Iterator[Skipped]:
+    for name, problem in scan.unreadable.items():
+        parsed = naming.parse_image(name)
+        if parsed and volume_id in (None, parsed[0]):
+            yield Skipped(parsed[1], parsed[0], name, str(problem))
 
 
 def _chain(scan: pool_scan.Scan, image: pool_scan.Image) -> Iterator[Rebuilt | Skipped]:
@@ -156,7 +177,7 @@ def _make(
     **fields: typing.Any,
 ) -> Rebuilt:
     volume = scan.metadata.get(backup_id) or pool_scan.VolumeMetadata({})
-    notes = [*notes, *_notes(volume, size)]
+    notes = [*notes, *_notes(volume)]
     if created_at is None:
         created_at, note = _guess_time(volume)
         notes.append(note)
@@ -216,12 +237,10 @@ _EMPTY: dict[str, typing.Any] = {
 }
 
 
-def _notes(volume: pool_scan.VolumeMetadata, size: int) -> Iterator[str]:
+def _notes(volume: pool_scan.VolumeMetadata) -> Iterator[str]:
     yield 'the name of the backup is not known'
     if not volume.values:
         yield 'there is no metadata of the volume: its project, name and properties are not known'
-    if size % units.GIB:
-        yield f'the image has {size} bytes, which is no whole number of GiB'
     key = volume.text('encryption_key_id')
     if key:
         # In the record it would be the backup's own, which Cinder destroys together

@@ -87,9 +87,12 @@ class ListBackupImages(_PoolCommand):
 
         backups = known_backups.list_all(self.cinder())
         with self._pool(parsed_args, backups) as pool:
-            self._rows = list_images.run(
-                pool, backups, not parsed_args.no_used, parsed_args.volume
-            )
+            listing = list_images.run(pool, backups, not parsed_args.no_used, parsed_args.volume)
+        self._rows = listing.rows
+        if listing.problems:
+            told = [str(problem) for problem in listing.problems]
+            summary = f'{_count(len(told), "image")} could not be read:'
+            self.fail_after_output(errors.SomeFailed(summary, told))
         headings = ('Backup ID', 'Size', 'Used', 'Status', 'Metadata', 'Image', 'Snapshot')
         more = ('Volume ID', 'Created At', 'Name', 'Project ID') if parsed_args.long else ()
         return headings + more, [

@@ -167,6 +167,8 @@ class StoredImage:
     stripe_unit: int
     stripe_count: int
     content: Content
+    #: What the names of its objects are made of.
+    id: str = ''
     flags: int = 0
     metadata: dict[str, str] = dataclasses.field(default_factory=dict)
     snapshots: list[StoredSnapshot] = dataclasses.field(default_factory=list)
@@ -279,6 +281,10 @@ class Cluster:
     def __init__(self, seed: int = 0) -> None:
         self.images: dict[str, StoredImage] = {}
         self.objects: dict[str, bytes] = {}
+        #: Images in the trash, by their ids: name and image.
+        self.trash: dict[str, tuple[str, StoredImage]] = {}
+        #: Objects without which an image cannot be opened, or only slowly, that are lost.
+        self.lost: set[str] = set()
         #: When an object was changed last, in seconds since 1970; else: just now.
         self.changed: dict[str, float] = {}
         self.locks: dict[str, StoredLock] = {}

@@ -147,17 +147,42 @@ class Ioctx:
             return len(self.cluster.objects.get(key, b'')), time.localtime(changed)
 
     def _names(self) -> list[str]:
-        return [*self.cluster.objects, *(f'rbd_id.{name}' for name in self.cluster.images)]
+        return [*self.cluster.objects, *self._parts()]
 
     def write_full(self, key: str, data: bytes) -> int:
         self._begin(f'write_full {key}')
         with self.cluster.mutex:
-            self.cluster.objects[key] = data
+            if key in self._parts():
+                self.cluster.lost.add(key)
+            else:
+                self.cluster.objects[key] = data
         return 0
+
+    def execute(
+        self, key: str, cls: str, method: str, data: bytes, length: int = 8192
+    ) -> tuple[int, bytes]:
+        assert (cls, method) == ('rbd', 'object_map_load')
+        self._begin(f'execute {key}')
+        with self.cluster.mutex:
+            if key not in self._parts():
+                raise ObjectNotFound(f'Ioctx.read: failed to read {key}', 2)
+        return 0, b''
+
+    def _parts(self) -> list[str]:
+        """Return the objects that images are made of, less their data."""
+        found = []
+        for name, stored in self.cluster.images.items():
+            map_ = f'rbd_object_map.{stored.id}'
+            found += [f'rbd_id.{name}', f'rbd_header.{stored.id}', map_]
+            found += [f'{map_}.{snapshot.id:016x}' for snapshot in stored.snapshots]
+        return [name for name in found if name not in self.cluster.lost]
 
     def remove_object(self, key: str) -> bool:
         self._begin(f'remove_object {key}')
         with self.cluster.mutex:
+            if key in self._parts():
+                self.cluster.lost.add(key)
+                return True
             if key not in self.cluster.objects:
                 raise ObjectNotFound(f'Failed to remove {key!r}', 2)
             del self.cluster.objects[key]

@@ -112,6 +112,7 @@ class RBD:
                 raise _error(errno.EEXIST, what)
             if not 12 <= order <= 25 or old_format:
                 raise _error(errno.EINVAL, what)
+            ioctx.cluster.lost.discard(f'rbd_id.{name}')
             ioctx.cluster.images[name] = ceph.StoredImage(
                 size,
                 order,
@@ -119,6 +120,7 @@ class RBD:
                 stripe_unit or 1 << order,
                 stripe_count or 1,
                 ceph.Content(1 << order),
+                f'{ioctx.cluster.number():x}',
             )
 
     def rename(self, ioctx: rados.Ioctx, src: str, dest: str) -> None:
@@ -142,6 +144,29 @@ class RBD:
             if images[name].watchers:
                 raise _error(errno.EBUSY, what)
             del images[name]
+
+    def trash_move(self, ioctx: rados.Ioctx, name: str, delay: int = 0) -> None:
+        what = _begin(ioctx, f'trash_move {name}')
+        images = ioctx.cluster.images
+        with ioctx.cluster.mutex:
+            if name not in images:
+                raise _error(errno.ENOENT, what)
+            stored = images.pop(name)
+            ioctx.cluster.trash[stored.id] = name, stored
+
+    def trash_list(self, ioctx: rados.Ioctx) -> Iterator[dict[str, Any]]:
+        _begin(ioctx, 'trash_list')
+        with ioctx.cluster.mutex:
+            trash = ioctx.cluster.trash
+            return iter([{'id': id_, 'name': name} for id_, (name, _) in trash.items()])
+
+    def trash_restore(self, ioctx: rados.Ioctx, image_id: str, name: str) -> None:
+        what = _begin(ioctx, f'trash_restore {image_id}')
+        with ioctx.cluster.mutex:
+            if image_id not in ioctx.cluster.trash:
+                raise _error(errno.ENOENT, what)
+            old_name, stored = ioctx.cluster.trash.pop(image_id)
+            ioctx.cluster.images[name or old_name] = stored
 
 
 def _begin(ioctx: rados.Ioctx, what: str) -> str:
@@ -174,7 +199,12 @@ class Image:
             if name not in self._cluster.images:
                 raise _error(errno.ENOENT, what)
             self._stored = self._cluster.images[name]
+            header = {f'rbd_id.{name}', f'rbd_header.{self._stored.id}'}
+            if header & self._cluster.lost:
+                raise _error(errno.ENOENT, what)
             self._snapshot = self._find(snapshot) if snapshot is not None else None
+            if self._has_lost_map():
+                raise _error(errno.ENOENT, what)
             self._is_read_only = read_only or snapshot is not None
             self._handle = self._cluster.number()
             if not read_only:
@@ -207,8 +237,20 @@ class Image:
     def features(self) -> int:
         return self._stored.features
 
+    def id(self) -> str:
+        return self._stored.id
+
     def flags(self) -> int:
+        if self._has_lost_map():
+            return RBD_FLAG_OBJECT_MAP_INVALID | RBD_FLAG_FAST_DIFF_INVALID
         return self._stored.flags
+
+    def _has_lost_map(self) -> bool:
+        """Nobody looks for the map of the image as it is now before it is written to."""
+        if self._snapshot is None or not self._stored.features & RBD_FEATURE_OBJECT_MAP:
+            return False
+        map_ = f'rbd_object_map.{self._stored.id}.{self._snapshot.id:016x}'
+        return map_ in self._cluster.lost
 
     def stripe_unit(self) -> int:
         return self._stored.stripe_unit
@@ -225,6 +267,12 @@ class Image:
             ]
         # librbd gives no promise about their order.
         return reversed(found)
+
+    def set_snap(self, name: str | None) -> None:
+        self._begin('set_snap')
+        with self._cluster.mutex:
+            self._snapshot = self._find(name) if name is not None else None
+            self._is_read_only = self._is_read_only or name is not None
 
     def create_snap(self, name: str) -> None:
         what = self._begin('create_snap', writes=True)
@@ -274,7 +322,7 @@ class Image:
     ) -> None:
         what = self._begin('diff_iterate')
         # Nobody may ask a map that says of itself that it is wrong.
-        assert not (whole_object and self._stored.flags), 'object map used, though invalid'
+        assert not (whole_object and self.flags()), 'object map used, though invalid'
         with self._cluster.mutex:
             old = None
             if from_snapshot is not None:

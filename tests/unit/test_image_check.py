@@ -21,8 +21,15 @@ import typing
 import pytest
 
 from osc_backup_port import errors, units
+from osc_backup_port.ceph import pool
 from osc_backup_port.cinder import resources
-from osc_backup_port.operations import check_image, findings, known_backups, pool_scan
+from osc_backup_port.operations import (
+    check_image,
+    findings,
+    fix_image,
+    known_backups,
+    pool_scan,
+)
 from osc_backup_port.operations.pool_scan import Image, Leftover, Scan, Snapshot, VolumeMetadata
 from osc_backup_port.record import BackupRecord
 from tests.unit import records
@@ -155,6 +162,18 @@ HEALTHY = {
         ],
         make(metadata=()),
     ),
+    'a volume whose size is no whole number of GiB': (
+        [alone(size=2)],
+        make(image(OWN, ID, size=1536 * units.MIB + 12345)),
+    ),
+    'metadata of an image that was set aside': (
+        [],
+        make(metadata=(ID,), others=(f'{OWN}.aside',)),
+    ),
+    'metadata of an image in the trash': (
+        [],
+        make(metadata=(OTHER_ID,), trash=(pool.Trashed('10ab', OWN),)),
+    ),
     'an import that runs': (
         [],
         make(metadata=(), leftovers=(Leftover(OWN, True, True, True, units.GIB),)),
@@ -169,6 +188,14 @@ HEALTHY = {
 @pytest.mark.parametrize('case', HEALTHY)
 def test_nothing_is_found(case: str) -> None:
     assert codes(*HEALTHY[case]) == set()
+
+
+OTHER_OWN = f'volume-{VOLUME_ID}.backup.{OTHER_ID}'
+
+
+def lose_maps(one: Image) -> Image:
+    lost = tuple(dataclasses.replace(point, has_lost_map=True) for point in one.snapshots)
+    return dataclasses.replace(one, snapshots=lost)
 
 
 SNAPSHOTS = {'service_metadata': None, 'snapshot_id': THIRD_ID}
@@ -280,6 +307,51 @@ WRONG: dict[str, tuple[list[known_backups.Known], Scan, set[tuple[str, str | Non
         make(image(OWN, ID, head_differs=True)),
         {('head-drifted', None)},
     ),
+    'an image that cannot be read': (
+        chain(),
+        make(unreadable={OWN: errors.CephError('broken.')}),
+        {('unreadable-image', ID)},
+    ),
+    'an image that cannot be read, beside one that others are in': (
+        [*chain(), alone(id=THIRD_ID, service_metadata=None, snapshot_id=UNKNOWN)],
+        make(image(BASE), unreadable={OWN: errors.CephError('broken.')}),
+        {('unreadable-image', ID)},
+    ),
+    'a shared image that cannot be read': (
+        [alone(service_metadata=None, snapshot_id=THIRD_ID)],
+        make(unreadable={BASE: errors.CephError('broken.')}),
+        {('unreadable-image', None)},
+    ),
+    'a failed backup whose image cannot be read': (
+        [alone(**SNAPSHOTS), failed(OTHER_ID)],
+        make(image(BASE), unreadable={OTHER_OWN: errors.CephError('broken.')}),
+        {('unreadable-image', OTHER_ID)},
+    ),
+    'metadata of nobody, beside an image that cannot be read': (
+        [],
+        make(metadata=(ID,), unreadable={OTHER_OWN: errors.CephError('broken.')}),
+        {('unreadable-image', OTHER_ID)},
+    ),
+    'an object map of a snapshot': (
+        chain(),
+        make(lose_maps(image(OWN, ID, OTHER_ID))),
+        {('lost-object-map', None)},
+    ),
+    'an object map of an image': (
+        chain(),
+        make(image(OWN, ID, OTHER_ID, has_lost_map=True)),
+        {('lost-object-map', None)},
+    ),
+    'a time that is none': (
+        [alone()],
+        make(image(OWN, odd=(f'backup.{ID}.snap.nan',))),
+        {('odd-snapshot', ID)},
+    ),
+    'a time that is none, of a second snapshot': (
+        [alone()],
+        make(image(OWN, ID, odd=(f'backup.{ID}.snap.nan',))),
+        {('odd-snapshot', ID), ('duplicate-snapshot', ID)},
+    ),
     'a record that is not valid': (
         [dataclasses.replace(failed(ID), problem=errors.InvalidRecord('size is 0'))],
         make(image(OWN, ID)),
@@ -325,6 +397,31 @@ def test_one_image_for_one_backup_is_no_more_than_a_warning() -> None:
     assert f'snap create {OWN}@backup.{ID}.snap.' in one.mend
 
 
+def test_an_image_in_the_trash() -> None:
+    found = judge(chain(), make(trash=(pool.Trashed('10ab', OWN),)))
+    assert {one.code for one in found} == {'missing-image'}
+    for one in found:
+        assert 'it is in the trash' in one.found
+        assert one.mend == 'Have it back: rbd -p backups trash restore 10ab'
+
+
+def test_the_command_that_rebuilds_an_object_map() -> None:
+    items, scan, _ = WRONG['an object map of a snapshot']
+    rebuild = 'rbd -p backups object-map rebuild'
+    points = scan.images[OWN].snapshots
+    assert {one.mend for one in judge(items, scan)} == {
+        f'{rebuild} {OWN}@{point.name}' for point in points
+    }
+    items, scan, _ = WRONG['an object map of an image']
+    assert [one.mend for one in judge(items, scan)] == [f'{rebuild} {OWN}']
+
+
+@pytest.mark.parametrize('size', [units.GIB, units.GIB + 1, 2 * units.GIB])
+def test_the_size_of_a_volume_is_rounded_up(size: int) -> None:
+    expected = {('size-mismatch', ID)} if size == units.GIB else set()
+    assert codes([alone(size=2)], make(image(OWN, ID, size=size))) == expected
+
+
 def test_the_worst_comes_first() -> None:
     found = check_image.judge(
         [alone(container='elsewhere')], make(image(BASE, OTHER_ID), metadata=())
@@ -347,5 +444,7 @@ def test_metadata_that_may_belong_to_an_image_is_no_orphan() -> None:
 
 
 def test_nothing_but_the_worthless_can_be_fixed() -> None:
+    with pytest.raises(errors.Conflict, match='could not be read'):
+        fix_image.plan(judge(*WRONG['an image that cannot be read'][:2]), 'orphan-metadata')
     assert set(findings.FIXABLE) == {'orphan-metadata', 'partial-import'}
     assert pool_scan.Options().objects

@@ -29,11 +29,13 @@ from osc_backup_port.operations import (
     pool_scan,
 )
 from tests.fakes import ceph as fake_ceph
+from tests.fakes import rbd
 from tests.unit import records
 from tests.unit.fake_cinder import FakeCinder
-from tests.unit.records import ID, OTHER_ID, VOLUME_ID
+from tests.unit.records import ID, OTHER_ID, THIRD_ID, VOLUME_ID
 
 OWN = f'volume-{VOLUME_ID}.backup.{ID}'
+BASE = f'volume-{VOLUME_ID}.backup.base'
 SIZE = 16 * units.MIB
 
 
@@ -54,6 +56,17 @@ def put_metadata(cluster: fake_ceph.Cluster, backup_id: str, **values: typing.An
     content = json.dumps({'version': 2, 'volume-base-metadata': values}).encode()
     cluster.pool().write_object(naming.metadata_object(backup_id), content)
     return content
+
+
+def map_of(cluster: fake_ceph.Cluster, image: str, number: int | None = None) -> str:
+    """Return the object map of an image, or of one of its snapshots."""
+    stored = cluster.images[image]
+    snapshot = '' if number is None else f'.{stored.snapshots[number].id:016x}'
+    return f'rbd_object_map.{stored.id}{snapshot}'
+
+
+def lose(cluster: fake_ceph.Cluster, name: str) -> None:
+    cluster.connect().remove_object(name)
 
 
 def scan(cluster: fake_ceph.Cluster, **options: bool) -> pool_scan.Scan:
@@ -87,7 +100,7 @@ class TestScan:
         assert [snapshot.used for snapshot in image.snapshots] == [4 * units.MIB, 8 * units.MIB]
         assert image.used == 12 * units.MIB
         assert image.head_differs is False
-        assert found.others == 1
+        assert found.others == (f'volume-{VOLUME_ID}',)
         assert found.metadata[ID].volume_id == VOLUME_ID
         assert set(found.metadata) == {ID}
 
@@ -120,10 +133,14 @@ class TestScan:
         make_image(cluster, OWN, point(ID))
 
         def hook(what: str) -> int:
-            return 2 if what == f'open {OWN}' else 0
+            if what == f'open {OWN}':
+                cluster.images.pop(OWN, None)
+            return 0
 
         cluster.hook = hook
-        assert not scan(cluster).images
+        found = scan(cluster)
+        assert not found.images
+        assert not found.unreadable
 
     def test_an_import_that_runs_and_one_that_died(self, cluster: fake_ceph.Cluster) -> None:
         where = cluster.pool()
@@ -137,6 +154,65 @@ class TestScan:
             (alive,) = scan(cluster).leftovers
         assert alive.is_alive
         assert alive.has_lock
+
+    def test_a_snapshot_whose_object_map_is_lost(self, cluster: fake_ceph.Cluster) -> None:
+        make_image(cluster, OWN, point(ID), point(OTHER_ID))
+        lose(cluster, map_of(cluster, OWN, 1))
+        (image,) = scan(cluster, used=True, heads=True).images.values()
+        assert [one.has_lost_map for one in image.snapshots] == [False, True]
+        assert not image.has_lost_map
+        assert image.snapshots[1].used is None
+        assert image.head_differs is False
+
+    def test_an_image_whose_object_map_is_lost(self, cluster: fake_ceph.Cluster) -> None:
+        make_image(cluster, OWN, point(ID))
+        lose(cluster, map_of(cluster, OWN))
+        (image,) = scan(cluster, used=True).images.values()
+        assert image.has_lost_map
+
+    @pytest.mark.parametrize('number', [1, 5, 38, 95])
+    def test_an_image_that_cannot_be_opened(self, cluster: fake_ceph.Cluster, number: int) -> None:
+        make_image(cluster, OWN, point(ID))
+        make_image(cluster, BASE, point(OTHER_ID))
+        cluster.hook = lambda what: number if what == f'open {OWN}' else 0
+        found = scan(cluster, used=True)
+        assert set(found.images) == {BASE}
+        assert set(found.unreadable) == {OWN}
+
+    @pytest.mark.parametrize('part', ['header', 'id'])
+    def test_an_image_of_which_a_part_is_missing(
+        self, cluster: fake_ceph.Cluster, part: str
+    ) -> None:
+        make_image(cluster, OWN, point(ID))
+        name = OWN if part == 'id' else cluster.images[OWN].id
+        lose(cluster, f'rbd_{part}.{name}')
+        problem = scan(cluster).unreadable[OWN]
+        assert 'missing' in problem.problem
+        assert problem.hint is not None
+        assert f'info {OWN}' in problem.hint
+
+    def test_a_part_of_an_import_that_cannot_be_opened(self, cluster: fake_ceph.Cluster) -> None:
+        make_image(cluster, f'{OWN}.part')
+        lose(cluster, f'rbd_header.{cluster.images[f"{OWN}.part"].id}')
+        found = scan(cluster)
+        assert set(found.unreadable) == {f'{OWN}.part'}
+        assert not found.leftovers
+
+    def test_snapshots_that_only_cinder_takes_for_backups(
+        self, cluster: fake_ceph.Cluster
+    ) -> None:
+        odd = (f'backup.{ID}.snap.nan', f'backup.{OTHER_ID}.snap.1e999')
+        make_image(cluster, OWN, point(ID), *odd, 'of somebody')
+        (image,) = scan(cluster).images.values()
+        assert [one.backup_id for one in image.snapshots] == [ID]
+        assert image.odd == odd
+
+    def test_the_trash(self, cluster: fake_ceph.Cluster) -> None:
+        make_image(cluster, OWN, point(ID))
+        rbd.RBD().trash_move(cluster.connect(), OWN)
+        found = scan(cluster)
+        assert not found.images
+        assert [one.name for one in found.trash] == [OWN]
 
     def test_the_pool_is_left_as_it_was(self, cluster: fake_ceph.Cluster) -> None:
         make_image(cluster, OWN, point(ID))
@@ -191,6 +267,49 @@ class TestCheck:
         assert known_backups.pool_of(listed) == 'backups'
         with pytest.raises(errors.InvalidInput, match='Which pool'):
             known_backups.pool_of([])
+
+
+class TestFixWithLoss:
+    """The metadata of backups is left alone wherever their data may be."""
+
+    def fix(self, cluster: fake_ceph.Cluster) -> list[findings.Finding]:
+        return fix_image.plan(check(cluster, FakeCinder()), 'orphan-metadata')
+
+    def test_the_object_map_is_lost(self, cluster: fake_ceph.Cluster) -> None:
+        make_image(cluster, OWN, point(ID), point(OTHER_ID))
+        put_metadata(cluster, OTHER_ID, id=VOLUME_ID)
+        lose(cluster, map_of(cluster, OWN, 1))
+        assert self.fix(cluster) == []
+
+    def test_the_image_cannot_be_read(self, cluster: fake_ceph.Cluster) -> None:
+        make_image(cluster, OWN, point(ID), point(OTHER_ID))
+        put_metadata(cluster, OTHER_ID, id=VOLUME_ID)
+        put_metadata(cluster, THIRD_ID)
+        lose(cluster, f'rbd_header.{cluster.images[OWN].id}')
+        with pytest.raises(errors.Conflict, match=f'{OWN} could not be read'):
+            self.fix(cluster)
+
+    @pytest.mark.parametrize('values', [{'id': VOLUME_ID}, {}])
+    def test_the_image_is_in_the_trash(
+        self, cluster: fake_ceph.Cluster, values: dict[str, str]
+    ) -> None:
+        make_image(cluster, OWN, point(ID), point(OTHER_ID))
+        put_metadata(cluster, OTHER_ID, **values)
+        rbd.RBD().trash_move(cluster.connect(), OWN)
+        assert self.fix(cluster) == []
+
+    @pytest.mark.parametrize('values', [{'id': VOLUME_ID}, {}])
+    def test_the_image_was_set_aside(
+        self, cluster: fake_ceph.Cluster, values: dict[str, str]
+    ) -> None:
+        make_image(cluster, f'{OWN}.aside', point(ID), point(OTHER_ID))
+        put_metadata(cluster, OTHER_ID, **values)
+        assert self.fix(cluster) == []
+
+    def test_the_snapshot_has_an_odd_name(self, cluster: fake_ceph.Cluster) -> None:
+        make_image(cluster, OWN, point(ID), f'backup.{OTHER_ID}.snap.nan')
+        put_metadata(cluster, OTHER_ID, id=VOLUME_ID)
+        assert self.fix(cluster) == []
 
 
 class TestFix:
@@ -261,10 +380,36 @@ class TestFix:
                 fix_image.plan([], code)
 
 
+def test_a_list_with_what_cannot_be_read(cluster: fake_ceph.Cluster) -> None:
+    make_image(cluster, OWN, point(ID), point(OTHER_ID))
+    make_image(cluster, BASE, f'backup.{THIRD_ID}.snap.nan')
+    lose(cluster, f'rbd_header.{cluster.images[OWN].id}')
+    listing = list_images.run(cluster.pool(), known(ID).list(), with_used=True)
+    assert [(row.image, row.snapshot, row.backup_id, row.size) for row in listing.rows] == [
+        (BASE, f'backup.{THIRD_ID}.snap.nan', None, SIZE),
+        (OWN, None, ID, None),
+    ]
+    assert len(listing.problems) == 1
+    assert '(cannot be read)' in '\n'.join(list_images.tree(listing.rows))
+    foreign = list_images.run(cluster.pool(), [], False, volume_id=ID)
+    assert (foreign.rows, foreign.problems) == ([], [])
+
+
+def test_a_list_with_a_lost_object_map(cluster: fake_ceph.Cluster) -> None:
+    make_image(cluster, OWN, point(ID), point(OTHER_ID))
+    lose(cluster, map_of(cluster, OWN, 1))
+    listing = list_images.run(cluster.pool(), known(ID).list(), with_used=True)
+    assert [(row.backup_id, row.used) for row in listing.rows] == [
+        (ID, 4 * units.MIB),
+        (OTHER_ID, None),
+    ]
+    assert not listing.problems
+
+
 def test_list(cluster: fake_ceph.Cluster) -> None:
     make_image(cluster, OWN, point(ID), point(OTHER_ID))
     put_metadata(cluster, ID)
-    rows = list_images.run(cluster.pool(), known(ID).list(), with_used=True)
+    rows = list_images.run(cluster.pool(), known(ID).list(), with_used=True).rows
     assert [(row.backup_id, row.status, row.has_metadata) for row in rows] == [
         (ID, 'available', True),
         (OTHER_ID, 'unknown', False),
