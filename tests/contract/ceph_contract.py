@@ -96,6 +96,19 @@ def read_all(image: Any, size: int) -> bytes:
     return bytes(content.data)
 
 
+def _damage_map(ceph: Ceph, name: str, snapshot: str | None, damage: str) -> None:
+    ioctx, _client_id = ceph.connect()
+    with ceph.rbd.Image(ioctx, name, read_only=True) as image:
+        ids = {one['name']: one['id'] for one in image.list_snaps()}
+        key = f'rbd_object_map.{image.id()}'
+    if snapshot is not None:
+        key += f'.{ids[snapshot]:016x}'
+    if damage == 'removed':
+        ioctx.remove_object(key)
+    else:
+        ioctx.write_full(key, b'' if damage == 'empty' else bytes(range(64)))
+
+
 class CephContract:
     """The tests."""
 
@@ -400,6 +413,80 @@ class CephContract:
             extents = image.extents(f's{start}' if start >= 0 else None)
             copy.apply(list(reading.read_items(image, extents, BOUNDS)))
         return bytes(copy.data)
+
+    @pytest.mark.parametrize('damage', ['removed', 'garbled', 'empty'])
+    @pytest.mark.parametrize('point', ['one', 'two', None])
+    def test_a_lost_object_map_changes_no_byte(
+        self, ceph: Ceph, point: str | None, damage: str
+    ) -> None:
+        """Of a snapshot, or of the image as it is now; it is seen, and done without."""
+        where, name, source = ceph.pool(), f'{ceph.prefix}image', random.Random(11)
+        where.create(name, model.ImageLayout(SIZE))
+        content = Bytes(SIZE)
+        contents: dict[str | None, bytes] = {}
+        with where.open(name, writable=True) as image:
+            for snapshot in ('one', 'two', None):
+                changes = some_changes(source, SIZE, 5)
+                writing.write_items(image, changes, BOUNDS)
+                content.apply(changes)
+                contents[snapshot] = bytes(content.data)
+                if snapshot:
+                    image.create_snapshot(snapshot)
+        _damage_map(ceph, name, point, damage)
+
+        for snapshot, expected in contents.items():
+            with where.open(name, snapshot) as image:
+                assert image.size() == SIZE
+                # Of the image as it is now librbd does not know before it writes.
+                if snapshot is None:
+                    lost = where.has_lost_object_map(image)
+                else:
+                    lost = image.has_invalid_object_map()
+                assert lost == (snapshot == point), snapshot
+                assert read_all(image, SIZE) == expected
+        for start, end in (('one', 'two'), ('two', None), ('one', None)):
+            copy = Bytes(SIZE)
+            copy.data[:] = contents[start]
+            with where.open(name, end) as image:
+                copy.apply(list(reading.read_items(image, image.extents(start), BOUNDS)))
+            assert bytes(copy.data) == contents[end], (start, end)
+
+    def test_an_image_without_the_feature_has_no_object_map_to_lose(self, ceph: Ceph) -> None:
+        where, name = ceph.pool(), f'{ceph.prefix}image'
+        where.create(name, model.ImageLayout(SIZE, features=1))
+        with where.open(name) as image:
+            assert not where.has_lost_object_map(image)
+
+    def test_an_image_without_header_is_there_and_cannot_be_opened(self, ceph: Ceph) -> None:
+        where, name = ceph.pool(), f'{ceph.prefix}image'
+        where.create(name, model.ImageLayout(SIZE))
+        with where.open(name) as image:
+            header = f'rbd_header.{image.id()}'
+        ioctx, _client_id = ceph.connect()
+        ioctx.remove_object(header)
+        try:
+            with (
+                pytest.raises(errors.CephError, match='is there, but cannot be opened'),
+                where.open(name),
+            ):
+                pass
+            assert name in where.images()
+        finally:
+            ceph.rbd.RBD().remove(ioctx, name)
+
+    def test_an_image_in_the_trash_can_be_had_back(self, ceph: Ceph) -> None:
+        where, name = ceph.pool(), f'{ceph.prefix}image'
+        where.create(name, model.ImageLayout(SIZE))
+        ioctx, _client_id = ceph.connect()
+        ceph.rbd.RBD().trash_move(ioctx, name, 0)
+
+        assert not where.has_image(name)
+        assert name not in where.images()
+        [trashed] = [one for one in where.trash() if one.name == name]
+
+        ceph.rbd.RBD().trash_restore(ioctx, trashed.id, name)
+        assert where.has_image(name)
+        assert trashed not in where.trash()
 
     def test_no_increment_leads_backwards(self, ceph: Ceph) -> None:
         where, name = ceph.pool(), f'{ceph.prefix}image'
