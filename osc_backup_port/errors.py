@@ -57,6 +57,11 @@ class PortError(Exception):
         told = [self.problem, *(str(detail).strip() for detail in self.details)]
         return ' '.join(told)
 
+    def retell(self, problem: str, hint: str | None) -> None:
+        """Say the same in other words: what it is about is known better further out."""
+        self.problem, self.hint = problem, hint
+        self.args = ('\n'.join(self.lines()),)
+
 
 class InvalidInput(PortError):
     """An option, a file or a stream is not what it has to be."""

@@ -64,17 +64,20 @@ class BackupService:
         client: typing.Any,
         project: resources.Project | None = None,
         waits: patience.Patience | None = None,
+        cloud: resources.Cloud | None = None,
     ) -> None:
         """Take what talks to the service.
 
         :param client: what ``cinder.client.connect`` returns
         :param project: the one that it is logged in to, where that is not the caller's
         :param waits: how long the cloud may be silent
+        :param cloud: what messages call it
         """
         self._client = client
         self._client_manager: typing.Any = None
         self._patience = waits or patience.Patience()
         self.project = project
+        self.cloud = cloud or resources.Cloud()
 
     @classmethod
     def from_client_manager(
@@ -82,17 +85,21 @@ class BackupService:
         client_manager: typing.Any,
         project: resources.Project | None = None,
         waits: patience.Patience | None = None,
+        cloud: resources.Cloud | None = None,
     ) -> 'BackupService':
         """Return the service of a cloud.
 
         :param client_manager: the one that OSC hands to commands
         :param project: another one than that of the caller's token
         :param waits: how long the cloud may be silent
+        :param cloud: what messages call it
         """
+        cloud = cloud or resources.Cloud()
         waits = waits or patience.Patience()
         waits.attach(client_manager.session)
-        auth = projects.Projects(client_manager).auth(project) if project else None
-        service = cls(cinder_client.connect(client_manager, auth), project, waits)
+        with _named(cloud):
+            auth = projects.Projects(client_manager).auth(project) if project else None
+            service = cls(cinder_client.connect(client_manager, auth), project, waits, cloud)
         service._client_manager = client_manager
         return service
 
@@ -103,21 +110,25 @@ class BackupService:
         :raises errors.NotFound: there is no such project
         :raises errors.NotPermitted: the caller may not log in there
         """
-        project = projects.Projects(self._client_manager).find(name_or_id, domain)
+        with _named(self.cloud):
+            project = projects.Projects(self._client_manager).find(name_or_id, domain)
         if project.id == self._client.client.get_project_id():
-            return BackupService(self._client, project, self._patience)
-        return BackupService.from_client_manager(self._client_manager, project, self._patience)
+            return BackupService(self._client, project, self._patience, self.cloud)
+        return BackupService.from_client_manager(
+            self._client_manager, project, self._patience, self.cloud
+        )
 
     def project_names(self) -> dict[str, str]:
         """Return the names of the projects that the caller may see, by their ids."""
-        return projects.Projects(self._client_manager).names()
+        with _named(self.cloud):
+            return projects.Projects(self._client_manager).names()
 
     def get(self, backup_id: str) -> resources.Backup:
         """Return the backup of that id, for an admin of any project.
 
         :raises errors.NotFound: no such backup, or not one of the caller's
         """
-        with faults.as_errors(f'show backup {backup_id}', 'backup:get', _LIST):
+        with self._asking(f'show backup {backup_id}', 'backup:get', _LIST):
             return _backup(self._client.backups.get(backup_id))
 
     def find(self, name_or_id: str, all_projects: bool = False) -> resources.Backup:
@@ -134,7 +145,7 @@ class BackupService:
                 return self.get(name_or_id)
             except errors.NotFound:
                 pass  # a name may look like an id
-        with faults.as_errors(f'look for backup {name_or_id}', 'backup:get_all'):
+        with self._asking(f'look for backup {name_or_id}', 'backup:get_all'):
             found = self._list({'name': name_or_id}, all_projects)
         # A filter may match more than the whole name (since 3.34, `name~`).
         found = [backup for backup in found if backup.name == name_or_id]
@@ -160,7 +171,7 @@ class BackupService:
         :raises errors.NotPermitted: of all projects, and the caller is no admin; or of the
             project, and the token belongs to none
         """
-        with faults.as_errors('list the backups', 'backup:get_all'):
+        with self._asking('list the backups', 'backup:get_all'):
             return self._list({'volume_id': volume_id} if volume_id else {}, all_projects)
 
     def find_volume(self, name_or_id: str) -> resources.Volume:
@@ -173,7 +184,7 @@ class BackupService:
         """
         if record_rules.is_uuid(name_or_id):
             return resources.Volume(name_or_id)
-        with faults.as_errors(f'look for volume {name_or_id}', 'volume:get_all'):
+        with self._asking(f'look for volume {name_or_id}', 'volume:get_all'):
             found = self._client.volumes.list(search_opts={'name': name_or_id})
         if not found:
             raise errors.NotFound(
@@ -195,7 +206,7 @@ class BackupService:
         :raises errors.NotFound: no such volume, or not one of the caller's
         """
         missing = 'openstack volume list --all-projects'
-        with faults.as_errors(f'show volume {volume_id}', 'volume:get', missing):
+        with self._asking(f'show volume {volume_id}', 'volume:get', missing):
             shown = self._client.volumes.get(volume_id).to_dict()
         return resources.Volume(
             shown['id'],
@@ -213,7 +224,7 @@ class BackupService:
             imported anywhere
         """
         action = f'export the record of backup {backup_id}'
-        with faults.as_errors(action, 'backup:export-import', _LIST):
+        with self._asking(action, 'backup:export-import', _LIST):
             answer = self._export(backup_id)
             service, url = answer['backup_service'], answer['backup_url']
         return record_module.BackupRecord.decode(
@@ -250,13 +261,13 @@ class BackupService:
         :raises errors.Conflict: a backup of that id is there
         """
         action = f'import the record of backup {record.id}'
-        with faults.as_errors(action, 'backup:backup-import'):
+        with self._asking(action, 'backup:backup-import'):
             answer = self._client.backups.import_record(record.backup_service, record.backup_url)
             return str(answer['id'])
 
     def room(self) -> resources.Room:
         """Return what the quota of the project in use still has room for."""
-        with faults.as_errors('show the quota', 'volume_extension:quotas:show'):
+        with self._asking('show the quota', 'volume_extension:quotas:show'):
             project_id = self._client.client.get_project_id()
             quota = self._client.quotas.get(project_id, usage=True).to_dict()
         return resources.Room(_left(quota.get('backups')), _left(quota.get('backup_gigabytes')))
@@ -271,7 +282,7 @@ class BackupService:
         :raises errors.NotPermitted: the caller may not
         :raises errors.CinderError: no backup service is up
         """
-        with faults.as_errors('import records', 'backup:backup-import'):
+        with self._asking('import records', 'backup:backup-import'):
             try:
                 with self._patience.repeating():
                     self._client.backups.import_record(_ANY_DRIVER, _NO_RECORD)
@@ -286,7 +297,7 @@ class BackupService:
 
         :raises errors.PortError: the caller may not look, or the record cannot be had
         """
-        with faults.as_errors('list the backup services', 'volume_extension:services:index'):
+        with self._asking('list the backup services', 'volume_extension:services:index'):
             services = self._client.services.list(binary='cinder-backup')
             query = {'all_tenants': 1, 'status': 'available'}
             newest = self._client.backups.list(search_opts=query, limit=1)
@@ -308,7 +319,7 @@ class BackupService:
         :raises errors.NotPermitted: the caller is no admin
         """
         query = {'all_tenants': 1, _NO_FILTER: 'x'}
-        with faults.as_errors('list the backups of all projects', 'backup:get_all'):
+        with self._asking('list the backups of all projects', 'backup:get_all'):
             try:
                 if not self._client.backups.list(search_opts=query, limit=1):
                     return
@@ -330,7 +341,7 @@ class BackupService:
         auth = client.auth or client.session.auth
         if not isinstance(auth, identity.BaseIdentityPlugin):
             return  # Without Keystone there is nothing to be known.
-        with faults.as_errors('log in'):
+        with self._asking('log in'):
             access = auth.get_access(client.session)
         if access.project_id:
             return
@@ -371,7 +382,7 @@ class BackupService:
         # Where it is not known whether that was done, the status tells it.
         with (
             contextlib.suppress(errors.OutcomeUnknown),
-            faults.as_errors(action, 'backup:delete', _LIST),
+            self._asking(action, 'backup:delete', _LIST),
         ):
             self._client.backups.delete(backup_id)
         while True:
@@ -387,6 +398,14 @@ class BackupService:
                 )
             pause = _sleep(pause, deadline)
 
+    @contextlib.contextmanager
+    def _asking(
+        self, action: str, policy: str | None = None, missing: str | None = None
+    ) -> collections.abc.Iterator[None]:
+        """Turn every failure into an error of ours that says which cloud it is about."""
+        with _named(self.cloud), faults.as_errors(action, policy, missing):
+            yield
+
     def _list(
         self, filters: dict[str, str], all_projects: bool
     ) -> collections.abc.Sequence[resources.Backup]:
@@ -398,6 +417,15 @@ class BackupService:
             self.check_project()
         found = [_backup(item) for item in self._client.backups.list(search_opts=options)]
         return sorted(found, key=lambda backup: (backup.created_at or '', backup.id))
+
+
+@contextlib.contextmanager
+def _named(cloud: resources.Cloud) -> collections.abc.Iterator[None]:
+    try:
+        yield
+    except errors.PortError as error:
+        cloud.named(error)
+        raise
 
 
 def _sleep(pause: float, deadline: float) -> float:

@@ -17,7 +17,35 @@ Free of cinderclient, so that operations and their tests can use it.
 
 import dataclasses
 
-from osc_backup_port import record_rules
+from osc_backup_port import errors, record_rules
+
+
+@dataclasses.dataclass(frozen=True)
+class Cloud:
+    """What messages call a cloud, where a command has to do with two.
+
+    :ivar name: ``cloud dst``, ``region two``; None: it is the only one, and needs no name
+    :ivar command: how a command for it begins
+    """
+
+    name: str | None = None
+    command: str = 'openstack'
+
+    def named(self, error: errors.PortError) -> errors.PortError:
+        """Say in an error which cloud it is about; once, however often this is called."""
+        if self.name and not error.problem.startswith(self._label):
+            hint = error.hint and error.hint.replace('openstack ', f'{self.command} ')
+            error.retell(f'{self._label}{error.problem}', hint)
+        return error
+
+    def note(self, text: str) -> str:
+        """Say the same in a note."""
+        return f'{self._label}{text}' if self.name else text
+
+    @property
+    def _label(self) -> str:
+        name = self.name or ''
+        return f'{name[:1].upper()}{name[1:]}: '
 
 
 @dataclasses.dataclass(frozen=True)

@@ -96,7 +96,8 @@ class Step:
         return self.result in _DONE.values()
 
     def fail(self, error: errors.PortError, result: str = 'failed') -> None:
-        self.action, self.result, self.error = 'nothing', result, error
+        self.action, self.result = 'nothing', result
+        self.error = self.cinder.cloud.named(error)
 
 
 @dataclasses.dataclass

@@ -31,6 +31,9 @@ class Cinder(typing.Protocol):
     @property
     def project(self) -> resources.Project | None: ...
 
+    @property
+    def cloud(self) -> resources.Cloud: ...
+
     def check_project(self) -> None: ...
 
     def check_import(self) -> None: ...
@@ -70,18 +73,23 @@ def check(needs: collections.abc.Iterable[Need]) -> Findings:
     """Return what stands in the way of all: rights, services, drivers, quotas."""
     found = Findings()
     for need in needs:
-        if not _look(found.obstacles, need.cinder.check_project):
-            continue
-        may_import = _look(found.obstacles, _check_rights, need)
-        told = Findings()
-        _look(told.obstacles, _check_driver, need, told.notes)
-        _look(told.obstacles, _check_quota, need, told.notes)
-        found.obstacles += told.obstacles
-        # Who may not import may not look either, and has that to care for first.
-        found.notes += told.notes if may_import else []
+        of_need = _check_one(need)
+        found.obstacles += [need.cinder.cloud.named(error) for error in of_need.obstacles]
+        found.notes += [need.cinder.cloud.note(text) for text in of_need.notes]
     found.obstacles = list({str(error): error for error in found.obstacles}.values())
     found.notes = list(dict.fromkeys(found.notes))
     return found
+
+
+def _check_one(need: Need) -> Findings:
+    found = Findings()
+    if not _look(found.obstacles, need.cinder.check_project):
+        return found
+    may_import = _look(found.obstacles, _check_rights, need)
+    _look(found.obstacles, _check_driver, need, found.notes)
+    _look(found.obstacles, _check_quota, need, found.notes)
+    # Who may not import may not look either, and has that to care for first.
+    return found if may_import else Findings(found.obstacles)
 
 
 def _look(

@@ -19,7 +19,6 @@ costs time to import is imported where it is used, here and in the commands.
 import argparse
 import collections.abc
 import contextlib
-import shlex
 import typing
 
 from osc_backup_port import errors
@@ -29,37 +28,6 @@ if typing.TYPE_CHECKING:
     from osc_backup_port import record
     from osc_backup_port.ceph import pool
     from osc_backup_port.cinder import backups
-
-
-class OtherCloud:
-    """A cloud of clouds.yaml besides the one in use.
-
-    It has what our own client for Block Storage takes from OSC's client manager.
-
-    :param region: of openstacksdk
-    :ivar name: what messages call it
-    """
-
-    def __init__(self, region: typing.Any) -> None:
-        self.name: str = region.name
-        self.config: collections.abc.Mapping[str, typing.Any] = region.config
-        self.session = region.get_session()
-        self.region_name = region.region_name
-        self.interface = region.config.get('interface')
-        self._api_version = {'volume': str(region.config.get('volume_api_version') or '')}
-
-    def get_configuration(self) -> collections.abc.Mapping[str, typing.Any]:
-        return self.config
-
-    def cinder(self, timeout: float) -> 'backups.BackupService':
-        """Return the Block Storage service of this cloud.
-
-        :param timeout: seconds that it may be silent
-        """
-        from osc_backup_port.cinder import backups, patience
-
-        waits = patience.Patience(timeout, f'cloud {self.name}')
-        return backups.BackupService.from_client_manager(self, waits=waits)
 
 
 class CloudCommand(base.CommandMixin):
@@ -86,23 +54,6 @@ class CloudCommand(base.CommandMixin):
         waits = patience.Patience(patience.DEFAULT if self._timeout is None else self._timeout)
         login.run(self.authenticate, lambda: self.app.client_manager.session, waits)
         return backups.BackupService.from_client_manager(self.app.client_manager, waits=waits)
-
-    def other_cloud(self, name: str) -> OtherCloud:
-        """Return another cloud of clouds.yaml.
-
-        :raises InvalidInput: there is none of that name, or it cannot be used
-        """
-        from keystoneauth1 import exceptions as keystone_exceptions
-        from openstack import exceptions as sdk_exceptions
-
-        try:
-            return OtherCloud(self.app.cloud_config.get_one(cloud=name))
-        except (sdk_exceptions.SDKException, keystone_exceptions.ClientException) as error:
-            raise errors.InvalidInput(
-                f'Cloud {name}: cannot be used: {error}',
-                'It has to be a cloud of clouds.yaml; see: openstack --os-cloud '
-                f'{shlex.quote(name)} token issue',
-            ) from error
 
     def open_pool(
         self, parsed_args: argparse.Namespace, backup: 'record.BackupRecord | None' = None

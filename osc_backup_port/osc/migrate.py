@@ -14,7 +14,6 @@
 
 import argparse
 import collections.abc
-import shlex
 import typing
 
 from osc_lib.command import command
@@ -27,6 +26,7 @@ from osc_backup_port.osc import (
     importing,
     progress_bar,
     selecting,
+    target,
     terminal,
     transfer_options,
 )
@@ -49,13 +49,7 @@ class MigrateBackup(cloud.CloudCommand, command.Lister):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         selecting.add_arguments(parser, 'migrate')
-        parser.add_argument(
-            '--to-cloud',
-            metavar='<cloud>',
-            required=True,
-            help='Cloud of clouds.yaml to bring them into; its keys backup_ceph_conf, '
-            'backup_ceph_user and backup_ceph_pool say where its Ceph cluster is',
-        )
+        target.add_arguments(parser)
         parser.add_argument(
             '--single',
             action='store_true',
@@ -79,21 +73,20 @@ class MigrateBackup(cloud.CloudCommand, command.Lister):
         from osc_backup_port.operations import migrate
 
         wanted = selecting.wanted(parsed_args)
+        other = target.find(parsed_args, self.app)
+        self._check_places(parsed_args, other)
         cinder = self.cinder()
         records, unfound = selecting.read_records(cinder, wanted, parsed_args.single)
         if unfound:
             raise unfound[0]
-        other = self.other_cloud(parsed_args.to_cloud)
         target_cinder = other.cinder(parsed_args.timeout)
         with (
             self.open_pool(parsed_args, next(iter(records.found.values()))) as source,
-            cluster.open_pool(
-                ceph_options.settings_of(other.config), _target_pool(parsed_args, other)
-            ) as target,
+            cluster.open_pool(other.ceph(), other.pool()) as pool,
             progress_bar.shown(not parsed_args.no_progress) as shown,
         ):
-            options = importing.options(parsed_args, target_cinder, target.name, source=cinder)
-            clouds = migrate.Clouds(source, target, target_cinder)
+            options = importing.options(parsed_args, target_cinder, pool.name, source=cinder)
+            clouds = migrate.Clouds(source, pool, target_cinder)
             planned = migrate.plan(cinder, clouds, records, parsed_args.single, options)
             for note in planned.records.notes:
                 shown.say(note)
@@ -105,11 +98,25 @@ class MigrateBackup(cloud.CloudCommand, command.Lister):
                 bounds = transfer_options.shared(parsed_args)
                 migrate.run(clouds, planned, options, parsed_args.verify, shown, bounds)
                 findings = planned.findings()
-        self._summary = _summary(parsed_args, planned, findings)
+        self._summary = _summary(parsed_args, other.cloud.command, planned, findings)
         if findings:
             summary = failures.heading('migrated', parsed_args.dry_run, is_started)
             self.fail_after_output(errors.SomeFailed(summary, findings))
         return _columns(planned)
+
+    def _check_places(self, parsed_args: argparse.Namespace, other: target.OtherCloud) -> None:
+        """:raises InvalidInput: the backups would be moved to where they are"""
+        if parsed_args.to_cloud or parsed_args.to_openrc:
+            return
+        # What clouds.yaml says of a cloud as a whole may be meant for one of its regions.
+        here = ceph_options.settings(parsed_args, self.cloud)
+        pool = parsed_args.ceph_pool or self.cloud.get('backup_ceph_pool')
+        if (here.conf, pool) == (other.ceph().conf, other.pool()):
+            raise errors.InvalidInput(
+                other.cloud.note(f'its backups would lie in the pool {pool} that they come from.'),
+                'Say where that region keeps its backups: --to-ceph-conf, --to-ceph-user, '
+                '--to-ceph-pool',
+            )
 
     def produce_output(
         self,
@@ -123,23 +130,16 @@ class MigrateBackup(cloud.CloudCommand, command.Lister):
         return code
 
 
-def _target_pool(parsed_args: argparse.Namespace, other: cloud.OtherCloud) -> str:
-    name = other.config.get('backup_ceph_pool')
-    if not name:
-        raise errors.InvalidInput(
-            f'Cloud {parsed_args.to_cloud}: nothing names the pool of its backups.',
-            'Give the cloud a key backup_ceph_pool in clouds.yaml, with the value that '
-            'cinder.conf has there.',
-        )
-    return str(name)
-
-
 def _summary(
     parsed_args: argparse.Namespace,
+    command: str,
     planned: 'migrate.Plan',
     findings: collections.abc.Sequence[errors.PortError],
 ) -> str:
-    """Return what was moved, skipped and left, and what to type to check it."""
+    """Return what was moved, skipped and left, and what to type to check it.
+
+    :param command: how a command for the other cloud begins
+    """
     steps = planned.steps
     missing = [step for step in steps if step.is_missing]
     if parsed_args.dry_run:
@@ -154,8 +154,7 @@ def _summary(
     return (
         f'{len(done)} of {len(steps)} backups are there: {units.human_size(moved)} moved, '
         f'{units.human_size(skipped)} of holes and unchanged data skipped, '
-        f'{len(steps) - len(done)} left. To check: openstack --os-cloud '
-        f'{shlex.quote(parsed_args.to_cloud)} volume backup image check'
+        f'{len(steps) - len(done)} left. To check: {command} volume backup image check'
     )
 
 

@@ -56,6 +56,7 @@ class FakeCinder:
         self.refuse: dict[str, errors.PortError] = {}
         self.quota = resources.Room()
         self.project: resources.Project | None = None
+        self.cloud = resources.Cloud()
         self.projects: dict[str, resources.Project] = {}
         self.is_only_service = True
         self.races = 0

@@ -90,6 +90,21 @@ def test_token_of_no_project(cinder: FakeCinder) -> None:
     assert planned.notes == []
 
 
+def test_the_cloud_is_named(cinder: FakeCinder) -> None:
+    cinder.cloud = resources.Cloud('cloud dst', 'openstack --os-cloud dst')
+    cinder.quota = resources.Room(0, 0)
+    planned = plan(cinder, make_chain())
+    told = refused(cinder, planned)
+    assert 'Cloud dst: The quota of this project has room for 0 more' in told
+    assert 'openstack --os-cloud dst quota show' in told
+    assert planned.notes[0].startswith('Cloud dst: Whether a backup service')
+    cinder.leave_placeholder(records.ID)
+    [error] = plan(cinder, [records.make_record()]).findings()
+    assert str(error).startswith(f'Cloud dst: Backup {records.ID}: an import of it failed')
+    assert 'openstack --os-cloud dst volume backup metadata import' in str(error)
+    assert str(cinder.cloud.named(error)).count('Cloud dst: ') == 1
+
+
 def test_into_a_project(cinder: FakeCinder) -> None:
     planned = plan(cinder, make_chain(), project='demo')
     import_metadata.run(planned, import_metadata.Options())
