@@ -128,6 +128,7 @@ class Input:
         :raises TrailingData: something follows the stream
         """
         seen: set[str] = set()
+        backups: set[str] = set()
         image: _ImageStream | None = None
         while (member := self._next) is not None:
             where = f'{self.name}/{"/".join(member.path)}'
@@ -142,6 +143,9 @@ class Input:
             if len(member.path) != 3 or image is None or member.path[0] != image.name:
                 raise sealed.forged(where, 'is not expected here')
             increment = IncrementStream(self, image, member.path[1])
+            if increment.backup_id in backups:
+                raise sealed.forged(increment.where, 'that backup is there twice')
+            backups.add(increment.backup_id)
             yield increment
             increment.use_up()
         self._see_some(image)

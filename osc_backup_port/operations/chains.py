@@ -180,9 +180,11 @@ def find(cinder: Cinder, pool: ceph_pool.Pool, records: Records, single: bool = 
             group_key = (key if single else location.image, item.volume_id)
             groups.setdefault(group_key, []).append((item, location))
     chains = []
+    whole = (item for key, item in records.found.items() if key not in failures)
+    children = collections.Counter(() if single else (item.parent_id for item in whole))
     for group in groups.values():
         try:
-            chains.append(_chain(cinder, pool, group, single))
+            chains.append(_chain(cinder, pool, group, children, single))
         except errors.PortError as error:
             failures.update((item.id, error) for item, _location in group)
     return Found(chains, failures)
@@ -192,9 +194,13 @@ def _chain(
     cinder: Cinder,
     pool: ceph_pool.Pool,
     group: collections.abc.Sequence[tuple[record.BackupRecord, locating.Location]],
+    children: collections.abc.Mapping[str | None, int],
     single: bool,
 ) -> Chain:
-    """Return the chain of backups that lie in one image and are of one volume."""
+    """Return the chain of backups that lie in one image and are of one volume.
+
+    :param children: how many backups go along with each that are its increments
+    """
     source = group[0][1].image
     with pool.open(source) as image:
         layout, snapshots = image.layout(), image.snapshots()
@@ -203,13 +209,11 @@ def _chain(
     first = in_order[0][0]
     name = None if single else naming.image_for(first.volume_id, source)
     name = name or naming.own_image(first)
-    children = collections.Counter(item.parent_id for item, _location in group)
     points = []
     for item, location in in_order:
         if single:
             item = item.with_changes(parent_id=None)
-        dependents = 0 if single else children[item.id]
-        item = item.with_changes(num_dependent_backups=dependents)
+        item = item.with_changes(num_dependent_backups=children.get(item.id, 0))
         points.append(_point(rewriting.in_image(item, name), location))
     unknown = [] if single else _unknown(cinder, snapshots, points)
     return Chain(name, source, layout, tuple(points), order, tuple(unknown))

@@ -282,7 +282,7 @@ class _ImageWriter:
         """
         path = f'{self._image.name}/{folder}'
         for entry in self._store.entries(path):
-            if not (but_data and names.is_data(entry.name)):
+            if not entry.is_folder and not (but_data and names.is_data(entry.name)):
                 self._store.delete(f'{path}/{entry.name}')
 
     def _write_increment(

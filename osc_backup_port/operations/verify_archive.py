@@ -14,6 +14,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Collection, Iterator
 
 from osc_backup_port import errors, model, progress
@@ -37,6 +38,9 @@ UNFINISHED = 'unfinished'
 MISSING = 'missing'
 STRAY = 'not part of the archive'
 NOT_THERE = 'not in the cluster'
+
+#: Gaps in the numbers of an image that are told; a hostile number may leave many.
+_MOST_GAPS = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,6 +154,7 @@ def _verify_folder(
         present.add_damaged(name, '')
         yield Verdict(name, '', UNFINISHED, catalog.has_no_increment(f'{store.name}/{name}'))
     if image is not None:
+        _tell_of_gaps(store, image, shown)
         yield from _verify_image(store, image, shown, quick, pool, present)
     for entry in store.entries(name):
         if entry.name not in (names.IMAGE, names.LOCK) and not names.parse_increment(entry.name):
@@ -185,6 +190,22 @@ def _verify_image(
         for damage in found:
             present.add_damaged(image.name, damage.backup_id)
             yield Verdict(image.name, damage.backup_id, word, damage.error)
+
+
+def _tell_of_gaps(
+    store: archive_store.Store, image: catalog.Image, shown: progress.Progress
+) -> None:
+    """Tell of numbers that no increment has: no error, as what is not finished may be removed."""
+    folders = [backup.increment.folder for backup in image.backups]
+    folders += [damage.folder for damage in (*image.damaged, *image.unfinished)]
+    there = {parsed[0] for folder in folders if (parsed := names.parse_increment(folder))}
+    pairs = itertools.pairwise(sorted({-1, *there}))
+    gaps = (number for low, high in pairs for number in range(low + 1, high))
+    for number in itertools.islice(gaps, _MOST_GAPS):
+        shown.say(
+            f'{store.name}/{image.name}: there is no increment {number}. It was removed, or is '
+            'lost; nothing that is there builds on it.'
+        )
 
 
 def _check_start(

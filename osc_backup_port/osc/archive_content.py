@@ -136,7 +136,7 @@ def _tree(contents: typing.Any, long: bool) -> collections.abc.Iterator[str]:
         for damage in image.unfinished:
             yield f' └─ {damage.folder}: not finished; create the archive again to go on'
     for damage in contents.lost:
-        yield f'{damage.image or "The rest"}: damaged'
+        yield f'{damage.image or "The rest"}: cannot be used'
 
 
 def _branch(backup: typing.Any, numbers: collections.abc.Mapping[str, int]) -> str:

@@ -68,4 +68,4 @@ def tell_damage(command: base.CommandMixin, contents: typing.Any) -> None:
     """Let a command print what it can, and tell then what cannot be read."""
     told = [damage.error for damage in contents.damage()]
     if told:
-        command.fail_after_output(errors.SomeFailed('A part of the archive is damaged:', told))
+        command.fail_after_output(errors.SomeFailed('A part of the archive cannot be used:', told))

@@ -21,8 +21,8 @@ import uuid
 
 import pytest
 
-from osc_backup_port import errors
-from osc_backup_port.archive import remote_store, store
+from osc_backup_port import errors, model
+from osc_backup_port.archive import manifest, remote_store, store
 from osc_backup_port.operations import verify_archive
 from tests.fakes import ceph as fake_ceph
 from tests.fakes import rbd
@@ -96,6 +96,32 @@ def test_an_increment_that_was_begun_before_the_one_it_starts_from(
     archives.create(cinder, cluster, where, [IDS[2]])
     assert archives.is_good(where)
     assert not (tmp_path / BASE / f'1-{IDS[2]}').exists()
+
+
+@pytest.mark.parametrize('has_metadata', [True, False])
+def test_create_takes_nothing_over_that_it_does_not_know(
+    chain: chains.Chain, tmp_path: pathlib.Path, has_metadata: bool
+) -> None:
+    """What a dead run left may be of a time when the backup had other metadata, for one."""
+    cinder, where = archives.with_metadata(chain), store.Folder(tmp_path)
+    if not has_metadata:
+        chain.cluster.objects.clear()
+    folder = f'{BASE}/0-{IDS[0]}'
+    left = (
+        'record.json', 'volume-metadata.json', '00000.rbd-diff', '00001.rbd-diff.zst',
+        '00099.rbd-diff', '00000.proof.json', 'x.part', '.increment.json.1234.part', 'README',
+    )  # fmt: skip
+    where.put(f'{BASE}/image.json', manifest.encode_image(model.ImageLayout(chains.SIZE)))
+    for name in left:
+        where.put(f'{folder}/{name}', b'left behind')
+    steps = archives.create(cinder, chain.cluster, where, [IDS[1]], level=None)
+    assert [step.result for step in steps] == ['added', 'added']
+    assert archives.is_good(where)
+    target = fake_ceph.Cluster(3)
+    archives.import_(FakeCinder(), target, where)
+    assert list(archives.contents(target).values()) == chain.contents
+    assert len(target.objects) == (2 if has_metadata else 0)
+    target.close()
 
 
 @pytest.mark.parametrize('start', [0, 1])

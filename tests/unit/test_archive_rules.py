@@ -23,7 +23,7 @@ import uuid
 
 import pytest
 
-from osc_backup_port import errors
+from osc_backup_port import errors, units
 from osc_backup_port.archive import catalog, remote_store, sealed, store, tar_stream
 from osc_backup_port.formats import record_file
 from osc_backup_port.operations import verify_archive
@@ -291,6 +291,30 @@ def test_a_chain_that_was_moved_by_hand(
     source.close()
 
 
+@pytest.mark.parametrize('size', [units.GIB + 1, (3 << 29) + 12345, 2 * units.GIB - 1])
+def test_a_volume_of_an_odd_size(form: Form, cluster: fake_ceph.Cluster, size: int) -> None:
+    """Cinder takes over images of any size, and says the GiB rounded up."""
+    source = fake_ceph.Cluster(1)
+    chain = chains.Chain(source, BASE, [], [])
+    with chains.make_image(source, size=size) as image:
+        for number in range(2):
+            source.images[BASE].content.write(size - 7000 + number, b'%d' % number * 5000)
+            image.create_snap(chains.snapshot(number))
+            chain.backups.append(chains.backup(number, size=2))
+    where = store.Folder(form.root / 'made')
+    archives.create(archives.with_metadata(chain), source, where, [IDS[1]])
+    files = {
+        str(path.relative_to(form.root / 'made')): path.read_bytes()
+        for path in archives.files(form.root / 'made')
+    }
+    assert {result for _id, result in form.verify(files)} == {'good'}
+    there, found = form.import_(files, cluster)
+    assert (set(there.rows), found) == (set(IDS[:2]), [])
+    assert archives.contents(cluster) == archives.contents(source)
+    assert {one.size for one in (cluster.images[BASE], *cluster.images[BASE].snapshots)} == {size}
+    source.close()
+
+
 # What is not there, or not whole, or does not belong there.
 
 
@@ -363,6 +387,35 @@ def test_what_a_file_system_puts_there(small: Files, tmp_path: pathlib.Path) -> 
 def test_what_starts_from_what_is_damaged_is_of_no_use(form: Form, small: Files) -> None:
     files = {**small, f'{FOLDERS[0]}/00000.rbd-diff.zst': b'x'}
     assert form.verify(files) == [(backup_id, 'damaged') for backup_id in IDS[:3]]
+
+
+def test_a_number_that_no_increment_has(small: Files, tmp_path: pathlib.Path) -> None:
+    """Where nothing builds on it, it may have been removed because it was not finished."""
+    files = dict(small)
+    old, new = FOLDERS[2], FOLDERS[2].replace('/2-', '/700000000-')
+    for path in [path for path in files if path.startswith(old)]:
+        files[path.replace(old, new)] = files.pop(path)
+    edit(files, f'{new}/increment.json', number=700_000_000)
+    where = store.Folder(tmp_path)
+    for path, content in files.items():
+        where.put(path, content)
+    shown = chains.Shown()
+    found = [verdict.result for verdict in verify_archive.run(where, shown, quick=True)]
+    assert found == ['good'] * 3
+    assert len(shown.lines) == 10
+    assert 'there is no increment 2.' in shown.lines[0]
+
+
+def test_a_backup_in_two_images(small: Files, cluster: fake_ceph.Cluster) -> None:
+    """Which of them is meant can be told where both are known, not where they go by."""
+    single = f'volume-{chains.VOLUME}.backup.{IDS[1]}'
+    files = dict(small)
+    files[f'{single}/image.json'] = files[f'{BASE}/image.json']
+    for path in [path for path in small if path.startswith(FOLDERS[0])]:
+        files[path.replace(BASE, single)] = small[path]
+    assert verify_stream(pack(files))[-1] == 'ForgedArchive'
+    with pytest.raises(errors.ForgedArchive, match='there twice'):
+        archives.import_stream_(FakeCinder(), cluster, pack(files))
 
 
 # The end of a stream.
