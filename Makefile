@@ -47,6 +47,7 @@ install:
 
 .venv/bin/tox:
 	@rm -rf .venv
+	@$(SANDBOX) install python3-venv
 	@$(PYTHON) -m venv .venv
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check 'tox>=4.20,<5'
 
@@ -60,7 +61,7 @@ unit: .venv/bin/tox
 functional: install .venv/bin/tox
 	@$(TOX) run -qq -e functional
 
-# The packages first: python3-venv is one of them.
+# All packages first, or they would be installed in two steps.
 test: install static unit functional
 
 test-long: install .venv/bin/tox

@@ -61,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
     commands = main_parser.add_subparsers(required=True, metavar='COMMAND')
 
     command = commands.add_parser('install', help='install missing packages of the distribution')
+    command.add_argument('names', nargs='*', metavar='PACKAGE', help='default: all that it needs')
     command.set_defaults(run=_install)
 
     command = commands.add_parser('up', help='start clouds; makes the ones that are new')
@@ -99,9 +100,10 @@ def parser() -> argparse.ArgumentParser:
     return main_parser
 
 
-def _install(_: Settings, __: argparse.Namespace) -> None:
-    keyrings.check()
-    packages.install()
+def _install(_: Settings, options: argparse.Namespace) -> None:
+    if not options.names:
+        keyrings.check()
+    packages.install(options.names)
 
 
 def _up(folders: Settings, options: argparse.Namespace) -> None:

@@ -16,6 +16,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 from . import rabbit
@@ -45,8 +46,8 @@ _MODULES = {'rados': 'python3-rados', 'rbd': 'python3-rbd', 'ensurepip': 'python
 _POLICY = Path('/usr/sbin/policy-rc.d')
 
 
-def missing() -> list[str]:
-    """Return the names of the packages that are missing."""
+def missing(wanted: Collection[str] = ()) -> list[str]:
+    """Return the names of the packages that are missing, of those WANTED or of all."""
     absent = {name for program, name in _PROGRAMS.items() if not shutil.which(program, path=PATH)}
     probe = (
         'import importlib.util, sys\n'
@@ -56,7 +57,7 @@ def missing() -> list[str]:
         ['/usr/bin/python3', '-I', '-c', probe, *_MODULES], capture_output=True, text=True
     )
     absent |= {_MODULES[name] for name in done.stdout.split()}
-    return sorted(absent)
+    return sorted(absent.intersection(wanted or absent))
 
 
 def command(names: list[str]) -> list[str]:
@@ -74,9 +75,9 @@ def check() -> None:
         )
 
 
-def install() -> None:
-    """Install what is missing; nothing is done when all is there."""
-    names = missing()
+def install(wanted: Collection[str] = ()) -> None:
+    """Install what is missing, of WANTED or of all; nothing is done when it is there."""
+    names = missing(wanted)
     if not names:
         return
     say('sandbox', f'installing {" ".join(names)}')
@@ -90,8 +91,9 @@ def install() -> None:
     finally:
         if held:
             subprocess.run([*root, 'rm', '-f', str(_POLICY)])
-    if missing():
-        raise SandboxError(f'still missing after the installation: {" ".join(missing())}')
+    names = missing(wanted)
+    if names:
+        raise SandboxError(f'still missing after the installation: {" ".join(names)}')
 
 
 def _hold_services(root: list[str]) -> bool:
