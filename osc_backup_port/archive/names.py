@@ -28,10 +28,17 @@ INCREMENT = 'increment.json'
 #: Of a writer, in the folder of an image.
 LOCK = 'lock.json'
 
+#: Whose an increment's folder is, in a store that keeps no locks.
+WRITER = 'writer.json'
+
 _UUID = r'[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}'
 _IMAGE = re.compile(rf'volume-{_UUID}\.backup\.({_UUID}|base)', re.ASCII)
 _INCREMENT = re.compile(rf'(0|[1-9][0-9]{{0,8}})-({_UUID})', re.ASCII)
 _SEGMENT = re.compile(r'([0-9]{5}|[1-9][0-9]{5,8})\.rbd-diff(\.zst)?', re.ASCII)
+_NOTE = re.compile(
+    rf'lock(\.[0-9a-f]+)?\.json|{_UUID}\.commit\.json|writer\.json|increment\.json\.new',
+    re.ASCII,
+)
 _PROOF = re.compile(r'[0-9]{5,9}\.proof\.json', re.ASCII)
 
 
@@ -76,6 +83,11 @@ def parse_segment(name: str) -> int | None:
     return int(match.group(1)) if match else None
 
 
+def commit(backup_id: str) -> str:
+    """Return the name of the object by which a backup is committed in an object store."""
+    return f'{backup_id}.commit.json'
+
+
 def proof(first: int) -> str:
     """Return the name of the file that says what segments from *first* on were written."""
     return f'{first:05}.proof.json'
@@ -88,6 +100,11 @@ def is_proof(name: str) -> bool:
 def is_data(name: str) -> bool:
     """Tell whether a file is a segment, or says what was written into some."""
     return parse_segment(name) is not None or is_proof(name)
+
+
+def is_note(name: str) -> bool:
+    """Tell whether a file is one that writers keep for each other; no reader needs it."""
+    return _NOTE.fullmatch(name) is not None or is_proof(name)
 
 
 def is_part(name: str) -> bool:

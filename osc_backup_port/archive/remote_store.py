@@ -12,27 +12,45 @@
 
 """An archive in an object store, or wherever else fsspec can reach.
 
-A put there is whole or not at all, as with S3.  Locks are objects that expire:
-object stores of all ages have no better way.  Two runs that take one at the same
-moment notice after a second which of them was last, and look once more before
-they commit.
+A put there is whole or not at all, as with S3.  Nothing there holds a lock for us: a run
+that was stopped for an hour wakes up and goes on where it was, within a put.  So a lock
+keeps runs from disturbing each other, and what makes a mistake harmless are two rules:
+
+* A run writes into folders of its own.  Each increment that it begins gets a number that
+  no folder has, and the folder is taken with a put that fails where something is.
+* An increment is committed by one object for its backup, ``<backup id>.commit.json``,
+  which is put in the same way: the first run wins, for good.  ``increment.json`` follows,
+  by this run or, if it dies within, by the next.  What others left of the backup is
+  removed only then.
+
+S3 has such a put (If-None-Match); where a store has none, it is looked first, and
+afterwards whose content is there.
+
+The lock is an object with the name of its owner, and a second one, which only the owner
+writes and changes every few seconds.  Whoever waits watches that with its own clock, which
+is compared with no other; whoever cannot change it for a while has lost the lock.
 """
 
 import contextlib
+import hashlib
 import json
+import logging
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from osc_backup_port import errors
-from osc_backup_port.archive import names
+from osc_backup_port.archive import names, sealed
 from osc_backup_port.archive import store as archive_store
 
-#: Seconds after which the lock of a dead run is gone.
-_DURATION = 60
-_SETTLE = 1.0
+LOG = logging.getLogger(__name__)
+
+#: Seconds between two signs of life.
+_BEAT = 5.0
+#: Seconds without one after which the owner gives up, and after which others take over.
+_LEASE = 20.0
+_DEAD = 30.0
 
 
 class Remote:
@@ -43,6 +61,7 @@ class Remote:
     """
 
     takes_any_order = True
+    keeps_locks = False
 
     def __init__(self, url: str) -> None:
         try:
@@ -61,6 +80,40 @@ class Remote:
     def put(self, path: str, content: bytes) -> None:
         with self._translated(path):
             self._fs.pipe_file(self._path(path), content)
+
+    def create(self, path: str, content: bytes) -> None:
+        failure: Exception | None = None
+        with self._translated(path):
+            try:
+                self._fs.pipe_file(self._path(path), content, mode='create')
+            except Exception as error:  # every file system of fsspec has its own
+                failure = error
+        # The answer to a put that was done may be lost, and the put repeated.
+        there = self.get(path, len(content))
+        if there is None and failure is not None:
+            with self._translated(path):
+                raise failure
+        if there != content:
+            raise archive_store.written_by_another(f'{self.name}/{path}')
+
+    def copy(self, old: str, new: str) -> None:
+        with self._translated(new):
+            self._fs.cp_file(self._path(old), self._path(new))
+
+    def commit(self, path: str, backup_id: str, content: bytes) -> None:
+        self.put(f'{path}.new', content)
+        self.create(_commit_object(path, backup_id), _encode_commit(path, content))
+        self.put(path, content)
+        self.delete(f'{path}.new')
+
+    def finish_commit(self, path: str, backup_id: str) -> bool:
+        committed = self.get(_commit_object(path, backup_id), sealed.MAX_SMALL_SIZE)
+        content = self.get(f'{path}.new', sealed.MAX_SIZE) if committed else None
+        if content is None or committed != _encode_commit(path, content):
+            return False
+        self.put(path, content)
+        self.delete(f'{path}.new')
+        return True
 
     def get(self, path: str, limit: int) -> bytes | None:
         with self._translated(path):
@@ -96,51 +149,12 @@ class Remote:
 
     @contextlib.contextmanager
     def lock(self, path: str) -> Iterator[Callable[[], None]]:
-        place, mine = f'{path}/{names.LOCK}', uuid.uuid4().hex
-        self._refuse_if_locked(place)
-        self._write_lock(place, mine)
-        # If another run did the same at the same time, the last one has it.
-        time.sleep(_SETTLE)
-        if self._read_lock(place).get('owner') != mine:
-            raise archive_store.busy(f'{self.name}/{path}')
-        stop = threading.Event()
-        keeper = threading.Thread(target=self._keep, args=(place, mine, stop), daemon=True)
-        keeper.start()
-
-        def check() -> None:
-            if self._read_lock(place).get('owner') != mine:
-                raise archive_store.busy(f'{self.name}/{path}')
-
+        lock = _Lock(self, path)
+        lock.acquire()
         try:
-            yield check
+            yield lock.check
         finally:
-            stop.set()
-            keeper.join()
-            if self._read_lock(place).get('owner') == mine:
-                self.delete(place)
-
-    def _refuse_if_locked(self, place: str) -> None:
-        expires = self._read_lock(place).get('expires')
-        if isinstance(expires, int | float) and expires > time.time():
-            raise archive_store.busy(f'{self.name}/{place}')
-
-    def _read_lock(self, place: str) -> dict[str, Any]:
-        try:
-            found = json.loads(self.get(place, 4096) or b'{}')
-        except ValueError:
-            return {}
-        return found if isinstance(found, dict) else {}
-
-    def _write_lock(self, place: str, owner: str) -> None:
-        content = {'owner': owner, 'expires': time.time() + _DURATION}
-        self.put(place, json.dumps(content).encode())
-
-    def _keep(self, place: str, owner: str, stop: threading.Event) -> None:
-        while not stop.wait(_DURATION / 4):
-            with contextlib.suppress(errors.PortError):
-                if self._read_lock(place).get('owner') != owner:
-                    return  # somebody else has it; check() tells
-                self._write_lock(place, owner)
+            lock.release()
 
     def _path(self, path: str) -> str:
         return f'{self._root}/{path}' if path else self._root
@@ -156,6 +170,113 @@ class Remote:
                 f'{self.name}/{path}: {type(error).__name__}: {error}',
                 'Check the URL and the credentials, then run the same command again.',
             ) from error
+
+
+class _Lock:
+    """The lock of one folder, and the signs of life of its owner."""
+
+    def __init__(self, store: Remote, path: str) -> None:
+        self._store = store
+        self._name = f'{store.name}/{path}'
+        self._path = path
+        self._place = f'{path}/{names.LOCK}'
+        self._owner = uuid.uuid4().hex
+        self._beats = 0
+        self._confirmed = _now()
+        self._is_lost = False
+        self._stop = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, daemon=True)
+
+    def acquire(self) -> None:
+        """:raises Conflict: its owner lives"""
+        self._wait_for_death()
+        self._beat()
+        self._store.create(self._place, json.dumps({'owner': self._owner}).encode())
+        LOG.info('%s: locked as %s', self._name, self._owner)
+        self._keeper.start()
+
+    def check(self) -> None:
+        """:raises Conflict: the lock was lost"""
+        if _now() - self._confirmed > _LEASE or self._owner_there() != self._owner:
+            self._is_lost = True
+        if self._is_lost:
+            raise archive_store.lost(self._name)
+
+    def release(self) -> None:
+        self._stop.set()
+        self._keeper.join()
+        # What cannot be removed now is taken for dead by the next run.
+        with contextlib.suppress(errors.PortError):
+            self._store.delete(self._sign(self._owner))
+        with contextlib.suppress(errors.PortError):
+            self.check()
+            self._store.delete(self._place)
+            LOG.info('%s: lock given back', self._name)
+
+    def _wait_for_death(self) -> None:
+        """Return when there is no lock, or its owner gave no sign of life for long."""
+        seen, since = self._signs(), time.monotonic()
+        while seen is not None and time.monotonic() - since < _DEAD:
+            time.sleep(min(1.0, _DEAD / 10))
+            signs = self._signs()
+            if signs is not None and signs != seen:
+                raise archive_store.busy(self._name)
+            seen = signs
+        if seen is not None:
+            LOG.warning('%s: the run that has the lock is dead: it is taken over', self._name)
+            owner = self._owner_there()
+            self._store.delete(self._place)
+            if owner:
+                self._store.delete(self._sign(owner))
+
+    def _signs(self) -> tuple[bytes, bytes | None] | None:
+        """Return what changes while the owner lives; None: there is no lock."""
+        lock = self._store.get(self._place, 4096)
+        if lock is None:
+            return None
+        owner = _owner_in(lock)
+        return lock, self._store.get(self._sign(owner), 4096) if owner else None
+
+    def _owner_there(self) -> str | None:
+        return _owner_in(self._store.get(self._place, 4096) or b'')
+
+    def _sign(self, owner: str) -> str:
+        return f'{self._path}/lock.{owner}.json'
+
+    def _beat(self) -> None:
+        begun = _now()
+        self._beats += 1
+        self._store.put(self._sign(self._owner), json.dumps({'beat': self._beats}).encode())
+        self._confirmed = begun
+
+    def _keep(self) -> None:
+        while not self._stop.wait(_BEAT):
+            # Whatever fails here: without a beat check() finds that the lock is lost.
+            with contextlib.suppress(errors.PortError):
+                self.check()
+                self._beat()
+
+
+def _now() -> float:
+    """Return seconds that go on while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _owner_in(content: bytes) -> str | None:
+    try:
+        owner = json.loads(content)['owner']
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return owner if isinstance(owner, str) and owner.isalnum() else None
+
+
+def _commit_object(path: str, backup_id: str) -> str:
+    return f'{path.split("/")[0]}/{names.commit(backup_id)}'
+
+
+def _encode_commit(path: str, content: bytes) -> bytes:
+    """Return the content of the object that commits the increment *content* at *path*."""
+    return sealed.seal({'path': path, 'increment': hashlib.sha256(content).hexdigest()})
 
 
 def _missing(url: str, problem: str) -> errors.InvalidInput:

@@ -14,12 +14,14 @@
 
 import contextlib
 import fcntl
+import functools
 import os
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 from osc_backup_port import errors, files
+from osc_backup_port.archive import manifest
 
 
 class Entry(NamedTuple):
@@ -36,13 +38,33 @@ class Store(Protocol):
     A file appears whole or not at all, and lasts when ``put`` returns.
 
     :ivar name: what to call the archive in messages
-    :ivar takes_any_order: several threads may put at once
+    :ivar takes_any_order: several threads may put at once, and what was put can be read
+    :ivar keeps_locks: a lock is held until its owner gives it back or dies, however long
+        it sleeps; else each run has to write into folders of its own
     """
 
     name: str
     takes_any_order: bool
+    keeps_locks: bool
 
     def put(self, path: str, content: bytes) -> None: ...
+
+    def create(self, path: str, content: bytes) -> None:
+        """Put a file that nobody else has put.
+
+        :raises Conflict: it is there, with other content
+        """
+
+    def copy(self, old: str, new: str) -> None: ...
+
+    def commit(self, path: str, backup_id: str, content: bytes) -> None:
+        """Put the file by which an increment counts.
+
+        :raises Conflict: another run has done that for this backup
+        """
+
+    def finish_commit(self, path: str, backup_id: str) -> bool:
+        """Finish the commit of a run that died within it; tell whether there was one."""
 
     def get(self, path: str, limit: int) -> bytes | None:
         """Return a file, None where there is none.
@@ -70,6 +92,7 @@ class Folder:
     """An archive in a folder of this machine."""
 
     takes_any_order = True
+    keeps_locks = True
 
     def __init__(self, root: pathlib.Path) -> None:
         self.name = str(root)
@@ -79,6 +102,30 @@ class Folder:
         target = self._root / path
         files.make_folder(target.parent)
         files.write_file(target, content, replace=True)
+
+    def create(self, path: str, content: bytes) -> None:
+        target = self._root / path
+        files.make_folder(target.parent)
+        try:
+            files.write_file(target, content)
+        except errors.Conflict as error:
+            raise written_by_another(str(target)) from error
+
+    def copy(self, old: str, new: str) -> None:
+        content = self.get(old, manifest.MAX_SEGMENT_SIZE)
+        if content is not None:
+            self.put(new, content)
+
+    def commit(
+        self,
+        path: str,
+        backup_id: str,  # noqa: ARG002 - the lock is enough
+        content: bytes,
+    ) -> None:
+        self.create(path, content)
+
+    def finish_commit(self, path: str, backup_id: str) -> bool:  # noqa: ARG002 - as above
+        return False
 
     def get(self, path: str, limit: int) -> bytes | None:
         return files.read_file(self._root / path, limit)
@@ -114,15 +161,85 @@ class Folder:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise busy(str(folder)) from None
-            yield lambda: None
+            yield functools.partial(_check_same, descriptor, folder)
         finally:
             os.close(descriptor)
+
+
+class Guarded:
+    """A store that sees before each write that a lock is still held.
+
+    :param check: raises ``Conflict`` if it was lost
+    """
+
+    def __init__(self, store: Store, check: Callable[[], None]) -> None:
+        self.name = store.name
+        self.takes_any_order = store.takes_any_order
+        self.keeps_locks = store.keeps_locks
+        self._store = store
+        self._check = check
+        self.get = store.get
+        self.entries = store.entries
+        self.lock = store.lock
+
+    def put(self, path: str, content: bytes) -> None:
+        self._check()
+        self._store.put(path, content)
+
+    def create(self, path: str, content: bytes) -> None:
+        self._check()
+        self._store.create(path, content)
+
+    def copy(self, old: str, new: str) -> None:
+        self._check()
+        self._store.copy(old, new)
+
+    def commit(self, path: str, backup_id: str, content: bytes) -> None:
+        self._check()
+        self._store.commit(path, backup_id, content)
+
+    def finish_commit(self, path: str, backup_id: str) -> bool:
+        self._check()
+        return self._store.finish_commit(path, backup_id)
+
+    def delete(self, path: str) -> None:
+        self._check()
+        self._store.delete(path)
+
+
+def _check_same(descriptor: int, folder: pathlib.Path) -> None:
+    """See that what is locked is still what lies there under its name."""
+    try:
+        is_same = os.path.samestat(os.fstat(descriptor), folder.stat())
+    except OSError:
+        is_same = False
+    if not is_same:
+        raise errors.Conflict(
+            f'{folder}: was moved or removed while this run was writing there.',
+            'Put it back, then run the same command again.',
+        )
 
 
 def too_large(name: str, size: int, limit: int) -> errors.InvalidInput:
     return errors.InvalidInput(
         f'{name}: has {size} bytes, expected at most {limit}.',
         'The archive is damaged, or is not one of ours.',
+    )
+
+
+def written_by_another(name: str) -> errors.Conflict:
+    return errors.Conflict(
+        f'{name}: another run has written it meanwhile.',
+        'Wait until that run has ended, then run the same command again: what is complete is '
+        'kept.',
+    )
+
+
+def lost(name: str) -> errors.Conflict:
+    return errors.Conflict(
+        f'{name}: this run lost its lock: it was stopped or cut off for too long, and another '
+        'run may be writing there.',
+        'Run the same command again: what is complete is kept.',
     )
 
 

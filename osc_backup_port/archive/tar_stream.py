@@ -47,6 +47,7 @@ class Output:
 
     name = 'stdout'
     takes_any_order = False
+    keeps_locks = True
 
     def __init__(self, file: io.RawIOBase) -> None:
         pipes.widen(file)
@@ -62,6 +63,18 @@ class Output:
         member.mode = 0o600
         member.mtime = int(time.time())
         self._tar.addfile(member, io.BytesIO(content))
+
+    def create(self, path: str, content: bytes) -> None:
+        self.put(path, content)
+
+    def copy(self, old: str, new: str) -> None:  # noqa: ARG002 - nothing is there
+        raise errors.InvalidInput(f'{old}: nothing can be copied within a stream.')
+
+    def commit(self, path: str, backup_id: str, content: bytes) -> None:  # noqa: ARG002 - a stream has one writer
+        self.put(path, content)
+
+    def finish_commit(self, path: str, backup_id: str) -> bool:  # noqa: ARG002 - nothing is there
+        return False
 
     def get(self, path: str, limit: int) -> bytes | None:  # noqa: ARG002 - nothing is there
         return None
@@ -393,6 +406,9 @@ def _members(file: io.RawIOBase, name: str) -> Iterator[Member]:
                 tar.members.clear()  # type: ignore[attr-defined]
                 path = info.name.removeprefix('./').rstrip('/').split('/')
                 if info.isdir() and len(path) <= 2:
+                    continue
+                if info.type in _PLAIN and names.is_note(path[-1]):
+                    # Somebody packed what was in an object store.
                     continue
                 _check_member(info, path, name)
                 content = tar.extractfile(info)

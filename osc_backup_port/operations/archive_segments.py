@@ -51,6 +51,8 @@ class _Done:
 class SegmentWriter:
     """Writes the segments of one increment into its folder.
 
+    :param path: the folder
+    :param left: the folder that a dead run left, which may be the same
     :ivar written: bytes that were put into the archive
     """
 
@@ -58,12 +60,14 @@ class SegmentWriter:
         self,
         store: archive_store.Store,
         path: str,
+        left: str,
         level: int | None,
         meter: metering.Meter,
         bounds: limits.Limits,
     ) -> None:
         self._store = store
         self._path = path
+        self._left = left
         self._level = level
         self._meter = meter
         self._bounds = bounds
@@ -119,19 +123,26 @@ class SegmentWriter:
         yield (rbd_diff.END,)
 
     def _resume(self, increment: model.Increment) -> _Done:
-        """Return what dead runs have proven, and remove what else they left."""
-        there = {entry.name for entry in self._store.entries(self._path)}
+        """Return what a dead run has proven, taken over into our folder.
+
+        What else is in our folder of a dead run goes.
+        """
+        there = {entry.name for entry in self._store.entries(self._left)}
         done = _Done()
-        kept: set[str] = set()
+        kept: list[str] = []
         while not done.is_complete and (proof := names.proof(len(done.segments))) in there:
             try:
                 part = self._read_back(proof, increment, done)
             except errors.InvalidInput:
                 break
+            kept += [segment.name for segment in part.segments[len(done.segments) :]]
+            kept.append(proof)
             done = part
-            kept.add(proof)
-        kept.update(segment.name for segment in done.segments)
-        for name in sorted(there - kept):
+        if self._left != self._path:
+            for name in kept:
+                self._store.copy(f'{self._left}/{name}', f'{self._path}/{name}')
+            return done
+        for name in sorted(there.difference(kept)):
             if (
                 names.parse_segment(name) is not None
                 or names.is_proof(name)
@@ -145,7 +156,7 @@ class SegmentWriter:
 
         :raises InvalidInput: one is not what was written, or is of another increment
         """
-        path = f'{self._path}/{proof}'
+        path = f'{self._left}/{proof}'
         content = self._store.get(path, sealed.MAX_SMALL_SIZE) or b''
         found = manifest.decode_proof(content, path, len(done.segments))
         done = dataclasses.replace(done, segments=[*done.segments])
@@ -156,11 +167,11 @@ class SegmentWriter:
     def _read_segment(
         self, segment: manifest.Segment, increment: model.Increment, done: _Done
     ) -> None:
-        path = f'{self._path}/{segment.name}'
+        path = f'{self._left}/{segment.name}'
         if names.is_compressed(segment.name) != (self._level is not None):
             raise errors.InvalidInput(f'{path}: was compressed in another way.')
         content = self._store.get(path, manifest.MAX_SEGMENT_SIZE)
-        raw = segments.check(segment, content, self._path)
+        raw = segments.check(segment, content, self._left)
         reader = stream.Reader(segments.Chunks(iter([raw])), path, False)
         if not done.segments:
             header = rbd_diff.read_header(reader)
@@ -180,7 +191,7 @@ class SegmentWriter:
 def forget_proofs(store: archive_store.Store, path: str) -> None:
     """Remove the notes for a next run, once the increment is finished."""
     for entry in store.entries(path):
-        if names.is_proof(entry.name):
+        if names.is_proof(entry.name) or entry.name == names.WRITER:
             store.delete(f'{path}/{entry.name}')
 
 

@@ -16,9 +16,11 @@ Run again, it adds what is new.  Nothing that is written is written again.
 """
 
 import collections.abc
+import contextlib
 import dataclasses
 import datetime
 import hashlib
+import itertools
 import uuid
 
 from osc_backup_port import errors, model, progress, record
@@ -73,10 +75,14 @@ class Step:
 
 @dataclasses.dataclass
 class ImagePlan:
-    """What is to be added to one image of an archive."""
+    """What is to be added to one image of an archive.
+
+    :ivar has_leftovers: there is more than that of a backup that is there already
+    """
 
     chain: chains.Chain
     steps: list[Step]
+    has_leftovers: bool = False
 
     @property
     def name(self) -> str:
@@ -181,7 +187,9 @@ def _plan_image(store: archive_store.Store, chain: chains.Chain) -> ImagePlan:
             step.start = chain.newest_before(point, points)
             points.add(point.snapshot)
         steps.append(step)
-    return ImagePlan(chain, steps)
+    started = _unfinished(there)
+    leftovers = any(not step.is_new and step.record.id in started for step in steps)
+    return ImagePlan(chain, steps, leftovers)
 
 
 def _check_same(backup: catalog.Backup, step: Step, store: archive_store.Store) -> None:
@@ -212,9 +220,10 @@ def run(
         _mark(store)
 
     def write_image(image: ImagePlan) -> None:
-        if any(step.is_new for step in image.steps):
+        if image.has_leftovers or any(step.is_new for step in image.steps):
             with store.lock(image.name) as check:
-                _ImageWriter(pool, store, image, options, shown, bounds).write(check)
+                guarded = archive_store.Guarded(store, check)
+                _ImageWriter(pool, guarded, image, options, shown, bounds).write()
 
     _each_image(planned, write_image)
 
@@ -225,7 +234,9 @@ def _mark(store: archive_store.Store) -> None:
         catalog.read_archive(store)
     except errors.NotFound:
         mark = manifest.Archive(str(uuid.uuid4()), _now())
-        store.put(names.ARCHIVE, manifest.encode_archive(mark))
+        # Another run may do that at the same time.
+        with contextlib.suppress(errors.Conflict):
+            store.create(names.ARCHIVE, manifest.encode_archive(mark))
 
 
 class _ImageWriter:
@@ -248,56 +259,80 @@ class _ImageWriter:
         self._bounds = bounds
         self._pace = pacing.Pace(bounds.rate)
 
-    def write(self, check: collections.abc.Callable[[], None]) -> None:
-        """:param check: raises if the lock was lost"""
+    def write(self) -> None:
         # Read once more, now that nobody else can write.
-        there = _read_image(self._store, self._image.name)
+        there = self._read()
         done = {backup.id for backup in there.backups} if there else set()
         if there is None:
-            self._store.put(
+            self._store.create(
                 f'{self._image.name}/{names.IMAGE}',
                 manifest.encode_image(self._image.chain.layout),
             )
-        started = _started(there)
+        started = _unfinished(there)
         at = {b.increment.to_snap: b.increment.number for b in there.backups} if there else {}
-        number = max([*at.values(), *started.values(), -1]) + 1
+        number = max([*at.values(), *itertools.chain(*started.values()), -1]) + 1
         for step in self._image.steps:
+            left = started.get(step.record.id, [])
             if step.record.id in done:
                 step.result = ALREADY_THERE
+                self._remove(step, left)
                 continue
-            mine = started.get(step.record.id)
-            if mine is not None and mine < at.get(step.start or '', -1):
-                # It starts from what was added after it was begun.
-                self._remove(names.increment(mine, step.record.id))
-                mine = None
-            if mine is None:
+            # It may start from what was added after a dead run began it; and where a run is
+            # only believed to be dead, its folder stays its own.
+            mine = left[-1] if left else -1
+            if not self._store.keeps_locks or mine < at.get(step.start or '', 0):
                 mine, number = number, number + 1
-            self._write_increment(step, mine, check)
+            self._write_increment(step, mine, left)
             at[step.point.snapshot] = mine
+            self._remove(step, [other for other in left if other != mine])
 
-    def _remove(self, folder: str, but_data: bool = False) -> None:
-        """Remove what a dead run left of an increment.
+    def _read(self) -> catalog.Image | None:
+        there = _read_image(self._store, self._image.name)
+        finished = [
+            self._store.finish_commit(
+                f'{self._image.name}/{names.increment(number, backup_id)}/{names.INCREMENT}',
+                backup_id,
+            )
+            for backup_id, numbers in _unfinished(there).items()
+            for number in numbers
+        ]
+        return _read_image(self._store, self._image.name) if any(finished) else there
 
-        :param but_data: segments are used as far as they are proven
-        """
-        path = f'{self._image.name}/{folder}'
+    def _path(self, step: Step, number: int) -> str:
+        return f'{self._image.name}/{names.increment(number, step.record.id)}'
+
+    def _remove(self, step: Step, numbers: collections.abc.Iterable[int]) -> None:
+        """Remove what dead runs left of a backup that is committed."""
+        for number in numbers:
+            path = self._path(step, number)
+            for entry in self._store.entries(path):
+                if not entry.is_folder:
+                    self._store.delete(f'{path}/{entry.name}')
+
+    def _remove_all_but_data(self, path: str) -> None:
+        """Remove what a dead run left in our folder; data is used as far as it is proven."""
         for entry in self._store.entries(path):
-            if not entry.is_folder and not (but_data and names.is_data(entry.name)):
+            if not entry.is_folder and not names.is_data(entry.name):
                 self._store.delete(f'{path}/{entry.name}')
 
     def _write_increment(
-        self, step: Step, number: int, check: collections.abc.Callable[[], None]
+        self, step: Step, number: int, left: collections.abc.Sequence[int]
     ) -> None:
-        """Write the folder of one backup; increment.json, the last, is the commit."""
-        folder = names.increment(number, step.record.id)
-        path = f'{self._image.name}/{folder}'
-        self._remove(folder, but_data=True)
+        """Write the folder of one backup; increment.json, the last, is the commit.
+
+        :param left: the numbers of its folders that dead runs left, this one perhaps
+        """
+        path = self._path(step, number)
+        self._remove_all_but_data(path)
+        if not self._store.keeps_locks:
+            self._store.create(f'{path}/{names.WRITER}', uuid.uuid4().hex.encode())
         raw_record = record_file.write_record(step.record).encode()
         metadata = self._pool.read_object(naming.metadata_object(step.record.id))
         self._store.put(f'{path}/{names.RECORD}', raw_record)
         if metadata is not None:
             self._store.put(f'{path}/{names.VOLUME_METADATA}', metadata)
-        segments, size = self._write_segments(step, path)
+        source = self._path(step, left[-1]) if left else path
+        segments, size = self._write_segments(step, path, source)
         info = manifest.Increment(
             step.record.id,
             number,
@@ -309,19 +344,21 @@ class _ImageWriter:
             None if metadata is None else hashlib.sha256(metadata).hexdigest(),
             _now(),
         )
-        check()
-        self._store.put(f'{path}/{names.INCREMENT}', manifest.encode_increment(info))
+        content = manifest.encode_increment(info)
+        self._store.commit(f'{path}/{names.INCREMENT}', step.record.id, content)
         step.result = ADDED
         archive_segments.forget_proofs(self._store, path)
 
-    def _write_segments(self, step: Step, path: str) -> tuple[list[manifest.Segment], int]:
+    def _write_segments(
+        self, step: Step, path: str, left: str
+    ) -> tuple[list[manifest.Segment], int]:
         meter = metering.Meter(self._shown, self._pace)
         source = self._image.chain.source
         with self._pool.open(source, step.point.opened_at) as image:
             size = image.size()
             self._shown.begin(f'Backup {step.record.id}', size)
             writer = archive_segments.SegmentWriter(
-                self._store, path, self._options.level, meter, self._bounds
+                self._store, path, left, self._options.level, meter, self._bounds
             )
             increment = model.Increment(step.start, step.point.snapshot, size, iter(()))
             segments = writer.write(image, increment)
@@ -329,10 +366,13 @@ class _ImageWriter:
         return segments, size
 
 
-def _started(image: catalog.Image | None) -> dict[str, int]:
-    """Return the backups that a dead run began, each with its number."""
-    found = [names.parse_increment(one.folder) for one in image.unfinished] if image else []
-    return {parsed[1]: parsed[0] for parsed in found if parsed}
+def _unfinished(image: catalog.Image | None) -> dict[str, list[int]]:
+    """Return the numbers of the folders that dead runs left of each backup, ascending."""
+    found: dict[str, list[int]] = {}
+    for one in image.unfinished if image else ():
+        if parsed := names.parse_increment(one.folder):
+            found.setdefault(parsed[1], []).append(parsed[0])
+    return {backup_id: sorted(numbers) for backup_id, numbers in found.items()}
 
 
 def _now() -> str:

@@ -157,7 +157,8 @@ def _verify_folder(
         _tell_of_gaps(store, image, shown)
         yield from _verify_image(store, image, shown, quick, pool, present)
     for entry in store.entries(name):
-        if entry.name not in (names.IMAGE, names.LOCK) and not names.parse_increment(entry.name):
+        is_known = entry.name == names.IMAGE or names.is_note(entry.name)
+        if not is_known and not names.parse_increment(entry.name):
             yield _stray(store, name, '', entry.name)
 
 
@@ -222,7 +223,7 @@ def _strays(store: archive_store.Store, backup: catalog.Backup) -> Iterator[Verd
     own |= {segment.name for segment in backup.increment.segments}
     for entry in store.entries(backup.path):
         # A run that was stopped right behind its commit leaves its notes.
-        if entry.name not in own and not names.is_proof(entry.name):
+        if entry.name not in own and not names.is_note(entry.name):
             yield _stray(store, backup.path, backup.id, entry.name)
 
 

@@ -13,16 +13,14 @@
 """Runs that are killed, and two runs at once: the same command again ends right."""
 
 import contextlib
-import json
 import multiprocessing
 import pathlib
 import time
-import uuid
 
 import pytest
 
 from osc_backup_port import errors, model
-from osc_backup_port.archive import manifest, remote_store, store
+from osc_backup_port.archive import manifest, store
 from osc_backup_port.operations import verify_archive
 from tests.fakes import ceph as fake_ceph
 from tests.fakes import rbd
@@ -226,24 +224,3 @@ def test_the_lock_of_a_folder(tmp_path: pathlib.Path) -> None:
     process.join()
     with where.lock(BASE) as check:
         check()
-
-
-def test_the_lock_of_an_object_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_store, '_SETTLE', 0.01)
-    where = remote_store.Remote(f'memory://{uuid.uuid4()}/a')
-    with where.lock(BASE) as check:
-        check()
-        with pytest.raises(errors.Conflict), where.lock(BASE):
-            pass
-        # Somebody who began in the same moment, and was last.
-        where.put(f'{BASE}/lock.json', b'{"owner": "x", "expires": 0}')
-        with pytest.raises(errors.Conflict):
-            check()
-    assert where.get(f'{BASE}/lock.json', 999) is not None
-    with where.lock(BASE):
-        pass
-    assert where.get(f'{BASE}/lock.json', 999) is None
-    lasting = {'owner': 'x', 'expires': time.time() + 60}
-    where.put(f'{BASE}/lock.json', json.dumps(lasting).encode())
-    with pytest.raises(errors.Conflict), where.lock(BASE):
-        pass
