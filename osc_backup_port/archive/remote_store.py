@@ -41,7 +41,7 @@ import uuid
 from collections.abc import Callable, Iterator
 
 from osc_backup_port import errors
-from osc_backup_port.archive import names, sealed
+from osc_backup_port.archive import names, sealed, secret_url
 from osc_backup_port.archive import store as archive_store
 
 LOG = logging.getLogger(__name__)
@@ -68,11 +68,14 @@ class Remote:
             import fsspec  # type: ignore[import-untyped]
         except ImportError:
             raise _missing(url, 'fsspec') from None
-        self.name = url.rstrip('/')
+        self._url = url.rstrip('/')
+        self.name = secret_url.hide(self._url, url)
         try:
-            self._fs, root = fsspec.core.url_to_fs(self.name)
+            self._fs, root = fsspec.core.url_to_fs(self._url)
         except (ImportError, ValueError) as error:
-            raise _missing(url, str(error)) from error
+            raise _missing(url, str(error)) from None
+        except Exception as error:  # every file system of fsspec has its own
+            raise self._failed('', error) from None
         self._root = root.rstrip('/')
         # Others write there too.
         self._fs.use_listings_cache = False
@@ -89,7 +92,7 @@ class Remote:
             except Exception as error:  # every file system of fsspec has its own
                 failure = error
         # The answer to a put that was done may be lost, and the put repeated.
-        there = self.get(path, len(content))
+        there = self.get(path, sealed.MAX_SIZE)
         if there is None and failure is not None:
             with self._translated(path):
                 raise failure
@@ -166,10 +169,15 @@ class Remote:
         except (errors.PortError, FileNotFoundError):
             raise
         except Exception as error:  # every file system of fsspec has its own
-            raise errors.PortError(
-                f'{self.name}/{path}: {type(error).__name__}: {error}',
-                'Check the URL and the credentials, then run the same command again.',
-            ) from error
+            # Not "from" it: its own text, which may hold secrets, would be printed by --debug.
+            raise self._failed(path, error) from None
+
+    def _failed(self, path: str, error: Exception) -> errors.PortError:
+        problem = secret_url.hide(f'{type(error).__name__}: {error}', self._url)
+        return errors.PortError(
+            f'{self.name}/{path}: {problem}',
+            'Check the URL and the credentials, then run the same command again.',
+        )
 
 
 class _Lock:
@@ -282,6 +290,6 @@ def _encode_commit(path: str, content: bytes) -> bytes:
 def _missing(url: str, problem: str) -> errors.InvalidInput:
     scheme = url.split(':', 1)[0]
     return errors.InvalidInput(
-        f'{url}: the scheme {scheme} cannot be used: {problem}.',
+        secret_url.hide(f'{url}: the scheme {scheme} cannot be used: {problem}.', url),
         f"Install what it needs: pip install 'osc-backup-port[{scheme}]'",
     )

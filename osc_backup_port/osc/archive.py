@@ -212,7 +212,8 @@ class ImportBackupArchive(cloud.CloudCommand, command.Lister):
             archive_place.tell_damage(self, contents)
             if contents.damage():
                 return _imported([])
-            raise errors.NotFound(f'{parsed_args.archive}: the archive holds no backup.')
+            name = archive_place.shown_name(parsed_args.archive)
+            raise errors.NotFound(f'{name}: the archive holds no backup.')
         with (
             self.open_pool(parsed_args, first.record) as pool,
             progress_bar.shown(not parsed_args.no_progress) as shown,

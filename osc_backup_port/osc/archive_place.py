@@ -44,7 +44,24 @@ def open_store(name: str) -> typing.Any:
             'A stream can be read from its beginning to its end only.',
             'Unpack it first: mkdir <folder>; tar -x -C <folder> -f <file>',
         )
-    return remote_store.Remote(name) if '://' in name else store.Folder(pathlib.Path(name))
+    if '://' not in name:
+        return store.Folder(pathlib.Path(name))
+    if '::' in name:
+        raise errors.InvalidInput(
+            f'{shown_name(name)}: a chain of URLs is no place for an archive.',
+            'Name the place itself: a folder, or one URL such as s3://bucket/prefix',
+        )
+    scheme, _, path = name.partition('://')
+    if scheme in ('file', 'local'):
+        return store.Folder(pathlib.Path(path))
+    return remote_store.Remote(name)
+
+
+def shown_name(name: str) -> str:
+    """Return the name of an archive as it may be printed."""
+    from osc_backup_port.archive import secret_url
+
+    return secret_url.hide(name, name)
 
 
 @contextlib.contextmanager
