@@ -51,6 +51,12 @@ def items(
     :param where: what to call their folder in an error
     :raises InvalidInput: they do not hold what the increment says
     """
+    return _in_order(_of_segments(increment, parts, where), where)
+
+
+def _of_segments(
+    increment: manifest.Increment, parts: Iterable[tuple[int, bytes]], where: str
+) -> Iterator[model.Item]:
     last = len(increment.segments) - 1
     for number, raw in parts:
         reader = stream.Reader(
@@ -93,6 +99,9 @@ class Arriving:
         return self._head
 
     def items(self) -> Iterator[model.Item]:
+        return _in_order(self._items(), self.where)
+
+    def _items(self) -> Iterator[model.Item]:
         yield from self._part(self._reader)
         for segment, raw in self._described:
             if self.is_whole:
@@ -120,6 +129,20 @@ class Arriving:
         return stream.Reader(
             segments.Chunks(iter([raw])), f'{self.where}/{segment.name}', checksum=False
         )
+
+
+def _in_order(items: Iterator[model.Item], where: str) -> Iterator[model.Item]:
+    """Yield items of which none goes back behind the end of the one before.
+
+    Nobody writes an archive that does.  It could be imported in parts, and extracted from its
+    end, and would not come out as the same bytes.
+    """
+    end = 0
+    for item in items:
+        if item.offset < end:
+            raise sealed.damaged(where, f'goes back, to offset {item.offset}, in its stream')
+        end = item.offset + item.length
+        yield item
 
 
 def _check_header(found: model.Increment, expected: manifest.Increment, where: str) -> None:

@@ -36,7 +36,9 @@ class Witness:
 
     def __init__(self, from_nothing: bool) -> None:
         self._from_nothing = from_nothing
-        self._data: list[tuple[int, int, int]] = []
+        #: Start, end and checksum; None for zeros, which count where data was before.
+        self._notes: list[tuple[int, int, int | None]] = []
+        self._has_replaced = False
         self._written = ranges.Ranges()
         self._zeros = ranges.Ranges()
 
@@ -44,20 +46,32 @@ class Witness:
         """Hand on all items, and remember them."""
         for item in items:
             start, end = item.offset, item.offset + item.length
-            if list(self._written.gaps(start, end)) != [(start, end)]:
-                self._forget(start, end)
+            replaces = list(self._written.gaps(start, end)) != [(start, end)]
+            self._has_replaced = self._has_replaced or replaces
             if isinstance(item, model.Data):
-                self._data.append((start, item.length, zlib.crc32(item.data)))
+                self._notes.append((start, end, zlib.crc32(item.data)))
                 self._written.add(start, end)
                 self._zeros.remove(start, end)
             else:
+                if replaces:
+                    self._notes.append((start, end, None))
                 self._written.remove(start, end)
                 self._zeros.add(start, end)
             yield item
 
-    def _forget(self, start: int, end: int) -> None:
-        """An item replaces a part of earlier ones, whose checksums mean nothing now."""
-        self._data = [note for note in self._data if note[0] + note[1] <= start or end <= note[0]]
+    def _data(self) -> list[tuple[int, int, int]]:
+        """Return start, length and checksum of the data of which nothing was replaced.
+
+        Items count in their order, as with ``rbd import-diff``: the last one of a place.  The
+        checksum of an earlier one means nothing then.
+        """
+        later, found = ranges.Ranges(), []
+        for start, end, crc in reversed(self._notes):
+            if crc is not None and list(later.gaps(start, end)) == [(start, end)]:
+                found.append((start, end - start, crc))
+            if self._has_replaced:
+                later.add(start, end)
+        return found[::-1]
 
     def compare(
         self, image: ceph_image.Image, bounds: limits.Limits, shown: progress.Progress
@@ -66,11 +80,12 @@ class Witness:
 
         :raises InvalidInput: it is not what came in
         """
-        shown.begin('Reading back', sum(length for _start, length, _crc in self._data))
-        extents = (model.Extent(start, length, True) for start, length, _crc in self._data)
+        data = self._data()
+        shown.begin('Reading back', sum(length for _start, length, _crc in data))
+        extents = (model.Extent(start, length, True) for start, length, _crc in data)
         # Reads are under way when a difference is found: they end before the image is closed.
         with contextlib.closing(reading.read_items(image, extents, bounds)) as pieces:
-            self._compare_data(image, pieces, shown)
+            self._compare_data(image, data, pieces, shown)
         holes = self._expected_holes(image)
         with contextlib.closing(reading.read_items(image, holes, bounds)) as pieces:
             for piece in pieces:
@@ -78,9 +93,13 @@ class Witness:
                     raise _differs(image, piece.offset)
 
     def _compare_data(
-        self, image: ceph_image.Image, pieces: Iterator[model.Item], shown: progress.Progress
+        self,
+        image: ceph_image.Image,
+        data: list[tuple[int, int, int]],
+        pieces: Iterator[model.Item],
+        shown: progress.Progress,
     ) -> None:
-        for start, length, expected in self._data:
+        for start, length, expected in data:
             found, end = 0, start
             while end < start + length:
                 piece = next(pieces)

@@ -25,8 +25,9 @@ import typing
 import pytest
 import zstandard
 
-from osc_backup_port import errors
-from osc_backup_port.archive import catalog, sealed, store, tar_stream
+from osc_backup_port import errors, model
+from osc_backup_port.archive import catalog, increments, sealed, store, tar_stream
+from osc_backup_port.formats import rbd_diff
 from osc_backup_port.operations import verify_archive
 from tests.fakes import ceph as fake_ceph
 from tests.unit import archives, chains
@@ -328,6 +329,36 @@ def test_segments_with_rubbish(
         size = 1
     set_segment(folder(hostile), content, size)
     assert refused(hostile, cluster)
+
+
+@pytest.mark.parametrize(
+    'more',
+    [
+        # Zeros over data, data over data, and back to where nothing was.
+        [model.Zero(8192, 100)],
+        [model.Data(8191, b'y')],
+        [model.Zero(0, 4096), model.Data(4095, b'y')],
+        [model.Data(0, b'y')],
+    ],
+)
+def test_records_that_go_back(
+    hostile: pathlib.Path, cluster: fake_ceph.Cluster, more: list[model.Item]
+) -> None:
+    """Imported in their order and extracted from the end they would not be the same bytes."""
+    items: list[model.Item] = [model.Data(4096, b'x' * 8192), *more]
+    document = json.loads((folder(hostile) / 'increment.json').read_bytes())
+    size, name = document['size'], document['to_snap']
+    content = b''.join(rbd_diff.encode(model.Increment(None, name, size, iter(items))))
+    set_segment(folder(hostile), zstandard.compress(content), len(content))
+    assert refused(hostile, cluster)
+    assert not archives.is_good(store.Folder(hostile))
+    with pytest.raises(errors.InvalidInput, match='goes back'):
+        list(increments.read(store.Folder(hostile), first_backup(hostile)))
+
+
+def first_backup(root: pathlib.Path) -> catalog.Backup:
+    (image,) = catalog.read(store.Folder(root)).images
+    return image.backups[0]
 
 
 def test_documents_that_want_memory(hostile: pathlib.Path) -> None:

@@ -35,6 +35,10 @@ def items() -> list[model.Item]:
         model.Data(units.MIB + 777, noise.randbytes(100_000) + bytes(200_000) + b'end'),
         # Again the same place: the last one counts.
         model.Data(100, noise.randbytes(50_000)),
+        # Backwards, as stock rbd writes an image with striping, and zeros over data.
+        model.Data(3 * units.MIB, noise.randbytes(100_000)),
+        model.Data(2 * units.MIB + 500_000, noise.randbytes(100_000)),
+        model.Zero(2 * units.MIB + 550_000, 10_000),
     ]
 
 
@@ -54,13 +58,13 @@ def test_what_was_written_as_it_came_passes(cluster: fake_ceph.Cluster) -> None:
     compare(cluster, items())
 
 
-@pytest.mark.parametrize('offset', [200_000, 299_999, units.MIB + 777, units.MIB + 200_000])
+@pytest.mark.parametrize('offset', [200_000, 299_999, units.MIB + 777, 3 * units.MIB])
 def test_one_wrong_byte_of_data_is_found(cluster: fake_ceph.Cluster, offset: int) -> None:
     with pytest.raises(errors.InvalidInput, match='does not read as what was written'):
         compare(cluster, items(), model.Data(offset, b'?'))
 
 
-@pytest.mark.parametrize('offset', [400_000, 2 * units.MIB])
+@pytest.mark.parametrize('offset', [400_000, 2 * units.MIB, 2 * units.MIB + 555_000])
 def test_data_where_there_should_be_a_hole_is_found(
     cluster: fake_ceph.Cluster, offset: int
 ) -> None:
