@@ -109,6 +109,11 @@ class Cloud:
         """The project that this user works in."""
         return str(self._adapter.get_project_id())
 
+    @property
+    def endpoint(self) -> str:
+        """The address of Block Storage."""
+        return str(self._adapter.get_endpoint())
+
     def status(self, path: str) -> int:
         """Return the HTTP status of a GET, whatever it is."""
         return int(self._adapter.get(path, raise_exc=False).status_code)
