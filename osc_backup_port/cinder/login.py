@@ -18,6 +18,7 @@ import typing
 
 from keystoneauth1 import exceptions as keystone_exceptions
 
+from osc_backup_port import errors
 from osc_backup_port.cinder import faults, patience
 
 
@@ -32,13 +33,25 @@ def run(
     :param session: returns the session
     :raises errors.NotPermitted: the cloud does not accept the credentials
     :raises errors.CinderError: it cannot be asked
+    :raises errors.InvalidInput: there are no such credentials
     """
     with faults.as_errors('log in'):
         try:
-            authenticate()
+            _once(authenticate)
         except keystone_exceptions.Unauthorized:
             raise
         except keystone_exceptions.ClientException:
             # The session was not there before, so this was its one impatient request.
             waits.attach(session())
-            authenticate()
+            _once(authenticate)
+
+
+def _once(authenticate: collections.abc.Callable[[], None]) -> None:
+    try:
+        authenticate()
+    except TypeError as error:
+        # A plugin of keystoneauth was given a word that it does not know.
+        raise errors.InvalidInput(
+            f'Cannot log in: the credentials cannot be used: {error}.',
+            'Look at the part auth of the cloud in clouds.yaml, or at the variables OS_*.',
+        ) from error
