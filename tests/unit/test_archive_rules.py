@@ -291,6 +291,26 @@ def test_a_chain_that_was_moved_by_hand(
     source.close()
 
 
+def test_a_chain_that_became_one_of_another_volume(form: Form, cluster: fake_ceph.Cluster) -> None:
+    """Imported with --for-volume: it lies in an image of the volume that it was made of."""
+    source, volume = fake_ceph.Cluster(1), IDS[4]
+    chain = chains.make_chain(source, 2)
+    chain.backups = [chains.backup(number, volume_id=volume) for number in range(2)]
+    where = store.Folder(form.root / 'made')
+    archives.create(archives.with_metadata(chain), source, where, [IDS[1]])
+    files = {
+        str(path.relative_to(form.root / 'made')): path.read_bytes()
+        for path in archives.files(form.root / 'made')
+    }
+    assert {result for _id, result in form.verify(files)} == {'good'}
+    there, found = form.import_(files, cluster)
+    name = BASE.replace(chains.VOLUME, volume)
+    assert (list(cluster.images), found) == ([name], [])
+    assert list(archives.contents(cluster, name).values()) == chain.contents
+    assert {row.record.base_image for row in there.rows.values() if row.record} == {name}
+    source.close()
+
+
 @pytest.mark.parametrize('size', [units.GIB + 1, (3 << 29) + 12345, 2 * units.GIB - 1])
 def test_a_volume_of_an_odd_size(form: Form, cluster: fake_ceph.Cluster, size: int) -> None:
     """Cinder takes over images of any size, and says the GiB rounded up."""

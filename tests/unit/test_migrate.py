@@ -94,6 +94,60 @@ def test_again_it_moves_what_is_new(clouds: Clouds) -> None:
     assert clouds.target.dump() == before
 
 
+LEGACY = f'volume-{chains.VOLUME}.backup.base'
+
+
+def set_records(clouds: Clouds, **changes: object) -> None:
+    for number, backup in enumerate(clouds.chain.backups):
+        record = backup.with_changes(**changes)
+        clouds.chain.backups[number] = record
+        clouds.source_cinder.add(record)
+
+
+@pytest.mark.parametrize('named', [chains.BASE, LEGACY, None])
+@pytest.mark.parametrize('lies_in', [chains.BASE, LEGACY])
+def test_a_chain_that_was_moved_by_hand(clouds: Clouds, named: str | None, lies_in: str) -> None:
+    """Cinder looks for the snapshot in the image that the record names, and nowhere else."""
+    clouds.source.images[lies_in] = clouds.source.images.pop(chains.BASE)
+    set_records(clouds, service_metadata=json.dumps({'base': named}) if named else None)
+    clouds.migrate(2)
+    assert list(archives.contents(clouds.target, lies_in).values()) == clouds.chain.contents
+    for backup in clouds.chain.backups:
+        moved = clouds.target_cinder.export_record(backup.id)
+        assert moved.base_image == lies_in
+        assert moved.num_dependent_backups == (backup.id != chains.IDS[2])
+
+
+@pytest.mark.parametrize('named', [chains.BASE, LEGACY])
+def test_a_chain_that_became_one_of_another_volume(clouds: Clouds, named: str) -> None:
+    """Imported with --for-volume: it gets an image of the volume that its records are of."""
+    volume = chains.IDS[4]
+    clouds.source.images[named] = clouds.source.images.pop(chains.BASE)
+    set_records(clouds, volume_id=volume, service_metadata=json.dumps({'base': named}))
+    clouds.migrate(2)
+    name = named.replace(chains.VOLUME, volume)
+    assert list(clouds.target.images) == [name]
+    assert list(archives.contents(clouds.target, name).values()) == clouds.chain.contents
+    for backup in clouds.chain.backups:
+        assert clouds.target_cinder.export_record(backup.id).base_image == name
+
+
+def test_a_volume_of_an_odd_size() -> None:
+    """Cinder takes over images of any size, and says the GiB rounded up."""
+    clouds, size = Clouds(), (3 << 29) + 12345
+    clouds.source.images.clear()
+    with chains.make_image(clouds.source, size=size) as image:
+        clouds.source.images[chains.BASE].content.write(size - 5000, b'x' * 5000)
+        image.create_snap(chains.snapshot(0))
+    set_records(clouds, size=2)
+    clouds.migrate(0)
+    assert archives.contents(clouds.target) == archives.contents(clouds.source)
+    assert clouds.target.images[chains.BASE].size == size
+    assert clouds.target_cinder.export_record(chains.IDS[0]).size == 2
+    clouds.source.close()
+    clouds.target.close()
+
+
 def test_one_out_of_its_chain(clouds: Clouds) -> None:
     (step,) = clouds.migrate(1, single=True)
     own = f'volume-{chains.VOLUME}.backup.{chains.IDS[1]}'
