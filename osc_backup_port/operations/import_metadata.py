@@ -397,11 +397,12 @@ def _judge(step: Step, there: resources.Backup, options: Options) -> None:
 def _compare_image(step: Step, options: Options) -> None:
     """See that a record that is there names the image that this one names.
 
-    Cinder tells it in the exported record only. Where it does not export that, nothing is known
-    against the backup.
+    Where the image is the one on which Cinder falls back: it would restore that as a whole, and
+    not say so. Any other image it does not find. Cinder tells the name in the exported record
+    only; where it does not export that, nothing is known against the backup.
     """
     image = step.record.base_image
-    if image is None:
+    if image is None or image != naming.legacy_image(step.record):
         return
     with contextlib.suppress(errors.PortError):
         named = step.cinder.export_record(step.record.id).base_image

@@ -71,8 +71,8 @@ def other_image(item: record.BackupRecord, named: str, pool: str | None) -> erro
     image, place = item.base_image, pool or item.container
     return errors.Conflict(
         f'Backup {item.id}: is here, and its record names image {named}; expected {image}. Cinder '
-        'does not look for its snapshot anywhere else: a restore would fail, or give the newest '
-        'bytes of the chain.',
+        'looks for its snapshot in the first only. It takes the second as a whole then, and '
+        'restores the newest bytes of the chain.',
         f'Look at both: rbd -p {place} snap ls {named}; rbd -p {place} snap ls {image}. If the '
         'chain lies in the second alone, give it the name that the records have, which puts it '
         f'right: rbd -p {place} rename {image} {named}',
