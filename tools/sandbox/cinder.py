@@ -188,8 +188,8 @@ def configure(cloud: Cloud) -> None:
             'backend': 'cinder.keymgr.conf_key_mgr.ConfKeyManager',
             'fixed_key': cloud.secrets['fixed-key'],
         },
-        'privsep_osbrick': {'helper_command': _privsep(cloud)},
-        'cinder_sys_admin': {'helper_command': _privsep(cloud)},
+        'privsep_osbrick': _privsep(cloud),
+        'cinder_sys_admin': _privsep(cloud),
     }
     write(folder / 'cinder.conf', ini(sections))
     wsgi.write_module(cloud, 'cinder-api', 'cinder.wsgi.api', _config_file(cloud))
@@ -266,5 +266,9 @@ def _service_user(cloud: Cloud) -> dict[str, object]:
     }
 
 
-def _privsep(cloud: Cloud) -> str:
-    return f'{cloud.venv}/bin/privsep-helper {" ".join(_config_file(cloud))}'
+def _privsep(cloud: Cloud) -> dict[str, object]:
+    helper = f'{cloud.venv}/bin/privsep-helper {" ".join(_config_file(cloud))}'
+    if keyrings.around(cloud):
+        return {'helper_command': helper}
+    # A container that allows no mount namespace has no CAP_SYS_ADMIN to keep. RBD needs none.
+    return {'helper_command': helper, 'capabilities': 'CAP_DAC_OVERRIDE'}

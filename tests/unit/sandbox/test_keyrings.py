@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from sandbox import ceph, keyrings, lifecycle, model
+from sandbox import ceph, cinder, keyrings, lifecycle, model
 from sandbox.errors import SandboxError
 from sandbox.model import Cloud
 from sandbox.settings import Settings
@@ -43,6 +43,9 @@ def test_two_clouds_share_a_folder(cloud: Cloud, place: Path, tmp_path: Path) ->
     other = dataclasses.replace(cloud, root=tmp_path / 'dst', secrets=model.new_secrets())
     for one in (cloud, other):
         ceph._configure(one)
+        cinder.configure(one)
+        conf = (one.root / 'cinder' / 'cinder.conf').read_text()
+        assert conf.count('capabilities = CAP_DAC_OVERRIDE') == 2
         assert not keyrings.around(one)
         (found,) = place.glob(f'{one.ceph_name}.client.cinder.keyring')
         assert one.secrets['ceph-cinder'] in found.read_text()
