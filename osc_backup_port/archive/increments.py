@@ -40,7 +40,12 @@ def read_segments(
         return store.get(f'{backup.path}/{segment.name}', limit)
 
     where = f'{store.name}/{backup.path}'
-    yield from enumerate(segments.unpack(wanted, fetch, where), first)
+    number = first
+    for raw in segments.unpack(wanted, fetch, where):
+        yield number, raw
+        # Before the next one is expanded; enumerate() would keep it.
+        del raw
+        number += 1
 
 
 def items(
@@ -68,6 +73,8 @@ def _of_segments(
         yield from part
         if part.is_last != (number == last):
             raise sealed.damaged(reader.name, 'has the end mark of the stream in the wrong place')
+        # Before the next one is expanded.
+        del raw, reader, part
 
 
 def read(store: archive_store.Store, backup: catalog.Backup) -> Iterator[model.Item]:
@@ -94,20 +101,25 @@ class Arriving:
         if first is None:
             raise sealed.damaged(self.where, 'has no segments')
         self.seen.append(first[0])
-        self._reader = self._reader_of(*first)
-        self._head = rbd_diff.read_header(self._reader)
+        reader = self._reader_of(*first)
+        self._readers = [reader]
+        self._head = rbd_diff.read_header(reader)
         return self._head
 
     def items(self) -> Iterator[model.Item]:
         return _in_order(self._items(), self.where)
 
     def _items(self) -> Iterator[model.Item]:
-        yield from self._part(self._reader)
+        # Nothing keeps a segment when the next one is expanded.
+        yield from self._part(self._readers.pop())
         for segment, raw in self._described:
             if self.is_whole:
                 raise sealed.damaged(self.where, 'has more segments behind the last one')
             self.seen.append(segment)
-            yield from self._part(self._reader_of(segment, raw))
+            reader = self._reader_of(segment, raw)
+            del raw
+            yield from self._part(reader)
+            del reader
 
     def check(self, backup: catalog.Backup) -> None:
         """See that what went by is what was written.

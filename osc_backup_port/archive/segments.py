@@ -17,9 +17,11 @@ version 1: the first begins with its header, the last ends with its end mark.
 Cuts lie between records.  Segments are compressed and hashed, fetched and
 expanded, by several threads, and go by in their order.
 
-Their part of the peak memory, of which osc_backup_port.transfer.limits has the whole:
-a segment that is gathered or read; and for each of the threads, and one more, a
-segment and what it is compressed to.
+Their part of the peak memory, of which osc_backup_port.transfer.limits has the whole: a
+segment that is gathered or read, and what is under way.  A job takes what is compressed, what
+it is compressed to, and what zstd needs.  Jobs are begun as long as there is room for one
+more in ``_ROOM``; one that takes more than that is alone, and the next segment is not even
+gathered, or read, before it is done.
 """
 
 import collections
@@ -34,12 +36,18 @@ from typing import Any
 
 import zstandard
 
-from osc_backup_port import workers
+from osc_backup_port import units, workers
 from osc_backup_port.archive import manifest, names, sealed
 
 #: Threads that compress or expand; more would only take more memory: each of them
 #: holds a segment, and what it becomes.
 _WORKERS = min(4, os.cpu_count() or 1)
+#: Bytes that jobs side by side may take.
+_ROOM = 80 * units.MIB
+#: Bytes that one job may take: a lower level of zstd is used where it would be more.
+_LARGEST_JOB = 128 * units.MIB
+
+_Job = tuple[int, Callable[[], Any]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -79,12 +87,15 @@ def pack(
         return Packed(packed.segment, b'')
 
     numbered = enumerate(_gather(records, size), first)
-    jobs = (functools.partial(work, *item) for item in numbered)
+    cost = 2 * size + (0 if level is None else _context_size(_parameters(level, size)))
+    jobs = ((cost, functools.partial(work, *item)) for item in numbered)
     with workers.threads(_WORKERS) as pool:
         for packed in _in_order(pool, jobs):
             if in_order:
                 store(packed)
-            yield packed.segment
+            segment = packed.segment
+            del packed
+            yield segment
 
 
 def _gather(records: Iterable[tuple[bytes, ...]], limit: int) -> Iterator[list[bytes]]:
@@ -112,9 +123,25 @@ def _pack(number: int, pieces: list[bytes], level: int | None) -> Packed:
 
 def _compress(pieces: list[bytes], size: int, level: int) -> bytes:
     """Return one frame, with its size and a checksum, of pieces that are not joined before."""
-    compressor = zstandard.ZstdCompressor(level=level, write_checksum=True).compressobj(size=size)
+    parameters = _parameters(level, size)
+    compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj(size=size)
     packed = [compressor.compress(piece) for piece in pieces]
     return b''.join([*packed, compressor.flush()])
+
+
+def _parameters(level: int, size: int) -> zstandard.ZstdCompressionParameters:
+    """Return those of a level, or of the next lower one for which there is room."""
+    for lower in range(level, 0, -1):
+        found = zstandard.ZstdCompressionParameters.from_level(
+            lower, source_size=size, write_checksum=True
+        )
+        if lower == 1 or 2 * size + _context_size(found) <= _LARGEST_JOB:
+            break
+    return found
+
+
+def _context_size(parameters: zstandard.ZstdCompressionParameters) -> int:
+    return int(parameters.estimated_compression_context_size())
 
 
 def unpack(
@@ -133,7 +160,8 @@ def unpack(
         return check(segment, fetch(segment), name)
 
     yield from _read_side_by_side(
-        functools.partial(fetch_and_check, segment) for segment in segments
+        (segment.size + segment.raw_size, functools.partial(fetch_and_check, segment))
+        for segment in segments
     )
 
 
@@ -154,9 +182,27 @@ def describe_all(
 
     :param pairs: name and content of each
     """
-    yield from _read_side_by_side(
-        functools.partial(describe, name, content, f'{where}/{name}') for name, content in pairs
-    )
+
+    def jobs() -> Iterator[_Job]:
+        for name, content in pairs:
+            cost = len(content) + _raw_size(name, content)
+            job = functools.partial(describe, name, content, f'{where}/{name}')
+            del content
+            yield cost, job
+            del job
+
+    yield from _read_side_by_side(jobs())
+
+
+def _raw_size(name: str, content: bytes) -> int:
+    """Return what a segment takes when it is expanded, at most."""
+    if not names.is_compressed(name):
+        return 0
+    try:
+        size = zstandard.frame_content_size(content)
+    except zstandard.ZstdError:
+        size = -1
+    return size if 0 <= size <= manifest.MAX_SEGMENT_SIZE else manifest.MAX_SEGMENT_SIZE
 
 
 def check(segment: manifest.Segment, content: bytes | None, name: str) -> bytes:
@@ -197,7 +243,7 @@ def expand(content: bytes, segment_name: str, limit: int, name: str) -> bytes:
     return raw
 
 
-def _read_side_by_side(jobs: Iterable[Callable[[], Any]]) -> Iterator[Any]:
+def _read_side_by_side(jobs: Iterable[_Job]) -> Iterator[Any]:
     """Run jobs that change nothing in threads; results in order."""
     pool = concurrent.futures.ThreadPoolExecutor(_WORKERS)
     try:
@@ -208,17 +254,24 @@ def _read_side_by_side(jobs: Iterable[Callable[[], Any]]) -> Iterator[Any]:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _in_order(
-    pool: concurrent.futures.ThreadPoolExecutor, jobs: Iterable[Callable[[], Any]]
-) -> Iterator[Any]:
-    """Run jobs a few ahead of the consumer; results in order."""
-    running: collections.deque[concurrent.futures.Future[Any]] = collections.deque()
-    for job in jobs:
-        running.append(pool.submit(job))
-        if len(running) >= _WORKERS:
-            yield running.popleft().result()
+def _in_order(pool: concurrent.futures.ThreadPoolExecutor, jobs: Iterable[_Job]) -> Iterator[Any]:
+    """Run jobs as far ahead of the consumer as there is room; results in order.
+
+    :param jobs: each with the bytes that it takes
+    """
+    running: collections.deque[tuple[int, concurrent.futures.Future[Any]]] = collections.deque()
+    for cost, job in jobs:
+        running.append((cost, pool.submit(job)))
+        # It holds a segment.
+        del job
+        while running and (len(running) >= _WORKERS or _taken(running) + cost > _ROOM):
+            yield running.popleft()[1].result()
     while running:
-        yield running.popleft().result()
+        yield running.popleft()[1].result()
+
+
+def _taken(running: Iterable[tuple[int, object]]) -> int:
+    return sum(cost for cost, _future in running)
 
 
 class Chunks(io.RawIOBase):

@@ -19,6 +19,7 @@ before the cut.
 
 import contextlib
 import dataclasses
+import functools
 import io
 import tarfile
 import time
@@ -104,6 +105,13 @@ class Member(NamedTuple):
     content: bytes
 
 
+class _Coming(NamedTuple):
+    """A file in a stream whose content was not read yet."""
+
+    path: list[str]
+    read: Callable[[], bytes]
+
+
 class Input:
     """Reads a stream, once, from its beginning.
 
@@ -115,7 +123,7 @@ class Input:
     def __init__(self, file: io.RawIOBase) -> None:
         pipes.widen(file)
         self._members = _members(pipes.patient(file), self.name)
-        self._next: Member | None = next(self._members, None)
+        self._next: _Coming | None = next(self._members, None)
         self._end: errors.InvalidInput | None = None
         self._empty: errors.InvalidInput | None = None
 
@@ -125,6 +133,8 @@ class Input:
         :raises InvalidInput: this is no archive
         """
         first = self._take()
+        if first is None:
+            self.check_end()
         if first is None or first.path != [names.ARCHIVE]:
             raise errors.InvalidInput(
                 f'{self.name}: is not the tar stream of an archive, which begins with '
@@ -148,10 +158,12 @@ class Input:
             if len(member.path) == 2 and member.path[1] == names.IMAGE:
                 if member.path[0] in seen:
                     raise sealed.forged(where, 'is there twice')
-                self._take()
-                seen.add(member.path[0])
+                taken = self._take()
+                if taken is None:
+                    break
+                seen.add(taken.path[0])
                 self._see_some(image)
-                image = _ImageStream(self.name, member.path[0], _small(member.content, where))
+                image = _ImageStream(self.name, taken.path[0], _small(taken.content, where))
                 continue
             if len(member.path) != 3 or image is None or member.path[0] != image.name:
                 raise sealed.forged(where, 'is not expected here')
@@ -172,11 +184,14 @@ class Input:
             self._empty = catalog.has_no_increment(image.where)
 
     def _take(self) -> Member | None:
-        taken = self._next
+        """Return the next file; None where the stream ends, or is cut within it."""
+        coming, taken = self._next, None
         try:
+            if coming is not None:
+                taken = Member(coming.path, coming.read())
             self._next = next(self._members, None)
         except AT_THE_END as error:
-            # Behind what is returned now, and may complete an increment.
+            # Perhaps behind what is returned now, which may complete an increment.
             self._next, self._end = None, error
         return taken
 
@@ -397,28 +412,45 @@ class _Tar(tarfile.TarFile):
     has_ended = False
 
 
-def _members(file: io.RawIOBase, name: str) -> Iterator[Member]:
+def _members(file: io.RawIOBase, name: str) -> Iterator[_Coming]:
     """Yield the files of a tar stream whose names and sizes are allowed."""
+    with (
+        _translated(name),
+        _Tar.open(fileobj=cast(BinaryIO, file), mode='r|', bufsize=_BUFFER) as tar,
+    ):
+        while (info := tar.next()) is not None:
+            # It keeps all that went by, to find it again.
+            tar.members.clear()  # type: ignore[attr-defined]
+            path = info.name.removeprefix('./').rstrip('/').split('/')
+            if info.isdir() and len(path) <= 2:
+                continue
+            if info.type in _PLAIN and names.is_note(path[-1]):
+                # Somebody packed what was in an object store.
+                continue
+            _check_member(info, path, name)
+            yield _Coming(path, functools.partial(_read, tar, info, name))
+        if not tar.has_ended:
+            raise _cut_short(name)
+        _refuse_trailing(tar, name)
+
+
+def _read(tar: _Tar, info: tarfile.TarInfo, name: str) -> bytes:
+    """Return the content of a file, read in pieces that are not joined by copying them all."""
+    content = bytearray()
+    with _translated(name):
+        file = tar.extractfile(info)
+        while file and (piece := file.read(_BUFFER)):
+            content += piece
+    if len(content) != info.size:
+        raise _cut_short(name)
+    # What is small is kept, and given to others.
+    return cast(bytes, content) if info.size > catalog.MAX_SMALL_FILE else bytes(content)
+
+
+@contextlib.contextmanager
+def _translated(name: str) -> Iterator[None]:
     try:
-        with _Tar.open(fileobj=cast(BinaryIO, file), mode='r|', bufsize=_BUFFER) as tar:
-            while (info := tar.next()) is not None:
-                # It keeps all that went by, to find it again.
-                tar.members.clear()  # type: ignore[attr-defined]
-                path = info.name.removeprefix('./').rstrip('/').split('/')
-                if info.isdir() and len(path) <= 2:
-                    continue
-                if info.type in _PLAIN and names.is_note(path[-1]):
-                    # Somebody packed what was in an object store.
-                    continue
-                _check_member(info, path, name)
-                content = tar.extractfile(info)
-                data = content.read() if content else b''
-                if len(data) != info.size:
-                    raise _cut_short(name)
-                yield Member(path, data)
-            if not tar.has_ended:
-                raise _cut_short(name)
-            _refuse_trailing(tar, name)
+        yield
     except (tarfile.TarError, RecursionError, ValueError) as error:
         raise errors.TruncatedStream(
             f'{name}: is not a whole tar stream: {error}.', 'Send the stream again.'

@@ -19,11 +19,12 @@ Peak memory of a transfer, at the very most:
   waits for its turn, and once more, in librados, what is being read;
 * into a cluster, ``2 * requests * request_size``: what is being written, and
   librbd's copy of it;
-* into or out of an archive, eight segments of 8 MiB, of more in images beyond 2 TiB;
+* into or out of an archive, a segment of 8 MiB, and 80 MiB for what is packed or expanded;
+  one segment of up to 64 MiB at a time in images beyond 2 TiB (archive/segments.py);
 * into or out of a file, one request, and five more while it is hashed.
 
 With the defaults that is 220 MiB for an export, 188 for an import, 204 from
-cluster to cluster, 204 and 188 for the two ways of an archive; and some more, as
+cluster to cluster, 228 and 212 for the two ways of an archive; and some more, as
 long as the allocator finds no use for what was given back to it.
 doc/source/reference/performance.rst has what was measured.
 """
