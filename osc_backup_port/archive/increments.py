@@ -33,7 +33,8 @@ def read_segments(
 
     :param first: the number of the first that is wanted
     """
-    wanted = backup.increment.segments[first:]
+    all_of_them = backup.increment.segments
+    wanted = (all_of_them[number] for number in range(first, len(all_of_them)))
     limit = manifest.MAX_SEGMENT_SIZE
 
     def fetch(segment: manifest.Segment) -> bytes | None:
@@ -129,7 +130,7 @@ class Arriving:
         increment = backup.increment
         expected = (increment.from_snap, increment.to_snap, increment.size)
         found = (self._head.from_snap, self._head.to_snap, self._head.size)
-        if not self.is_whole or tuple(self.seen) != increment.segments or found != expected:
+        if not self.is_whole or tuple(self.seen) != tuple(increment.segments) or found != expected:
             raise sealed.damaged(self.where, 'its segments are not those that were written')
 
     def _part(self, reader: stream.Reader) -> Iterator[model.Item]:

@@ -17,7 +17,10 @@ The normative description is doc/source/reference/archive-format.rst.
 
 import collections.abc
 import dataclasses
+import hashlib
+import operator
 import re
+import struct
 import typing
 
 from osc_backup_port import errors, model, units
@@ -37,6 +40,8 @@ _LARGEST_SEGMENT_SIZE = 56 * units.MIB
 #: What a reader accepts.
 MAX_SEGMENT_SIZE = 64 * units.MIB
 _LARGEST_IMAGE = 1 << 60
+#: The largest ``increment.json`` that is decoded as any other document.
+_LARGEST_PLAIN = units.MIB
 
 _HASH = re.compile(r'[0-9a-f]{64}')
 _TIME = re.compile(r'[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\+00:00|Z)')
@@ -64,6 +69,43 @@ class Segment:
     raw_size: int
 
 
+class Segments(collections.abc.Sequence[Segment]):
+    """Many segments, counted from 0, in 41 bytes each: a large image has 400 000."""
+
+    _ROW = struct.Struct('<?II32s')
+
+    def __init__(self) -> None:
+        self._rows = bytearray()
+
+    def append(self, is_compressed: bool, size: int, sha256: str, raw_size: int) -> None:
+        self._rows += self._ROW.pack(is_compressed, size, raw_size, bytes.fromhex(sha256))
+
+    def __len__(self) -> int:
+        return len(self._rows) // self._ROW.size
+
+    @typing.overload
+    def __getitem__(self, index: int) -> Segment: ...
+
+    @typing.overload
+    def __getitem__(self, index: slice) -> tuple[Segment, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Segment | tuple[Segment, ...]:
+        if isinstance(index, slice):
+            return tuple(self[number] for number in range(*index.indices(len(self))))
+        number = range(len(self))[index]
+        is_compressed, size, raw_size, digest = self._ROW.unpack_from(
+            self._rows, number * self._ROW.size
+        )
+        return Segment(names.segment(number, is_compressed), size, digest.hex(), raw_size)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, collections.abc.Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(map(operator.eq, self, other))
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Increment:
     """``increment.json``
@@ -80,7 +122,7 @@ class Increment:
     from_snap: str | None
     to_snap: str
     size: int
-    segments: tuple[Segment, ...]
+    segments: collections.abc.Sequence[Segment]
     record_sha256: str
     volume_metadata_sha256: str | None
     created_at: str
@@ -145,19 +187,111 @@ def decode_image(content: bytes, name: str) -> model.ImageLayout:
 
 
 def encode_increment(info: Increment) -> bytes:
-    return sealed.seal(dataclasses.asdict(info))
+    document = {field.name: getattr(info, field.name) for field in dataclasses.fields(info)}
+    document['segments'] = []
+    canonical = (
+        _CANONICAL % _values(segment, 'raw_size', 'sha256', 'size') for segment in info.segments
+    )
+    digest = _spliced_digest(document, canonical)
+    begin, end = _split(sealed.write({**document, 'sha256': digest}), _EMPTY)
+    content = bytearray(begin)
+    for number, segment in enumerate(info.segments):
+        content += b',\n' if number else _BEGIN
+        content += _WRITTEN % _values(segment, 'size', 'sha256', 'raw_size')
+    content += (_END if info.segments else _EMPTY) + end
+    return bytes(content)
+
+
+def _values(segment: Segment, *keys: str) -> tuple[bytes | int, ...]:
+    values = (getattr(segment, key) for key in ('name', *keys))
+    return tuple(value.encode() if isinstance(value, str) else value for value in values)
+
+
+def _split(content: bytes, mark: bytes) -> tuple[bytes, bytes]:
+    begin, _, end = content.partition(mark)
+    return begin, end
+
+
+def _spliced_digest(
+    document: dict[str, typing.Any], canonical: collections.abc.Iterable[bytes]
+) -> str:
+    """Return the sha256 of a document whose list of segments is given apart."""
+    begin, end = _split(sealed.canonical(document), b'"segments":[]')
+    found = hashlib.sha256(begin + b'"segments":[')
+    for number, item in enumerate(canonical):
+        found.update(b',' + item if number else item)
+    found.update(b']' + end)
+    return found.hexdigest()
+
+
+# A text in JSON has no quotation mark of its own: these stand nowhere but in their place.
+_EMPTY = b'"segments": []'
+_BEGIN = b'"segments": [\n'
+_END = b'\n ]'
+_WRITTEN = b'  {\n   "name": "%b",\n   "size": %d,\n   "sha256": "%b",\n   "raw_size": %d\n  }'
+_CANONICAL = b'{"name":"%b","raw_size":%d,"sha256":"%b","size":%d}'
+_ITEM = re.compile(
+    rb'  \{\n   "name": "([0-9]{5,9})\.rbd-diff(\.zst)?",\n   "size": (0|[1-9][0-9]{0,8}),\n'
+    rb'   "sha256": "([0-9a-f]{64})",\n   "raw_size": (0|[1-9][0-9]{0,8})\n  \}(,\n)?'
+)
+
+
+def _read_increment(
+    content: bytes, name: str
+) -> tuple['_Fields', collections.abc.Sequence[Segment]]:
+    """Return the fields of a document, and its segments.
+
+    A large one is mostly segments, which are read one by one: all in one go they would
+    take ten times their bytes.
+
+    :raises InvalidInput: damaged, or forged
+    """
+    if len(content) <= _LARGEST_PLAIN:
+        fields = _Fields(sealed.unseal(content, name), name)
+        return fields, tuple(_segments(fields, name, 0))
+    begin, end = content.find(_BEGIN), content.rfind(_END)
+    found, at = Segments(), begin + len(_BEGIN)
+
+    def canonical() -> collections.abc.Iterator[bytes]:
+        nonlocal at
+        is_last = False
+        while not is_last:
+            match = _ITEM.match(content, at, end)
+            if match is None or match[1] != b'%05d' % len(found):
+                raise sealed.damaged(name, f'segment {len(found)} is not as it was written')
+            number, suffix, size, digest, raw_size, comma = match.groups()
+            if max(int(size), int(raw_size)) >= MAX_SEGMENT_SIZE:
+                raise sealed.damaged(name, f'segment {len(found)} is too large')
+            found.append(suffix is not None, int(size), digest.decode(), int(raw_size))
+            at, is_last = match.end(), comma is None
+            yield _CANONICAL % (
+                number + b'.rbd-diff' + (suffix or b''),
+                int(raw_size),
+                digest,
+                int(size),
+            )
+
+    if begin < 0 or len(content) - (end - begin) > _LARGEST_PLAIN:
+        raise sealed.damaged(name, 'has no list of segments as it is written')
+    rest = content[:begin] + _EMPTY + content[end + len(_END) :]
+    document, expected = sealed.read(rest, name)
+    if document.get('segments') != [] or expected != _spliced_digest(document, canonical()):
+        raise sealed.damaged(name, 'its content does not match its own sha256')
+    if at != end:
+        raise sealed.damaged(name, 'has more than segments in their list')
+    return _Fields(document, name), found
 
 
 def decode_increment(content: bytes, name: str) -> Increment:
     """:raises InvalidInput: damaged, or it contradicts itself"""
-    fields = _Fields(sealed.unseal(content, name), name)
+    fields, segments = _read_increment(content, name)
     info = Increment(
         fields.uuid('backup_id'),
         fields.number('number'),
         fields.optional_text('from_snap'),
         fields.text('to_snap'),
         fields.number('size', _LARGEST_IMAGE),
-        tuple(_segments(fields, name, 0)),
+        segments,
         fields.digest('record_sha256'),
         fields.digest('volume_metadata_sha256') if fields.has('volume_metadata_sha256') else None,
         fields.time('created_at'),

@@ -36,8 +36,18 @@ _BYTES_PER_VALUE = 16
 
 def seal(document: collections.abc.Mapping[str, typing.Any]) -> bytes:
     """Return a document as the bytes of a file."""
-    sealed = {**document, 'sha256': _digest(document)}
-    return json.dumps(sealed, indent=1, ensure_ascii=False).encode() + b'\n'
+    return write({**document, 'sha256': _digest(document)})
+
+
+def write(document: collections.abc.Mapping[str, typing.Any]) -> bytes:
+    """Return a document that has its checksum as the bytes of a file."""
+    return json.dumps(document, indent=1, ensure_ascii=False).encode() + b'\n'
+
+
+def canonical(document: collections.abc.Mapping[str, typing.Any]) -> bytes:
+    """Return a document without its checksum as the bytes that this is computed of."""
+    text = json.dumps(document, sort_keys=True, separators=(',', ':'), ensure_ascii=False)
+    return text.encode('utf-8', 'surrogatepass')
 
 
 def unseal(content: bytes, name: str) -> dict[str, typing.Any]:
@@ -45,6 +55,17 @@ def unseal(content: bytes, name: str) -> dict[str, typing.Any]:
 
     :param name: what to call it in an error
     :raises InvalidInput: it is not what :func:`seal` made
+    """
+    document, expected = read(content, name)
+    if expected != _digest(document):
+        raise damaged(name, 'its content does not match its own sha256')
+    return document
+
+
+def read(content: bytes, name: str) -> tuple[dict[str, typing.Any], object]:
+    """Return the document in a file, which is written as :func:`write` does, and its checksum.
+
+    :raises InvalidInput: it is not
     """
     values = sum(map(content.count, (b'{', b'[', b',')))
     if values > 64 + len(content) // _BYTES_PER_VALUE:
@@ -55,15 +76,14 @@ def unseal(content: bytes, name: str) -> dict[str, typing.Any]:
         raise damaged(name, f'is not valid JSON: {error}') from None
     if not isinstance(document, dict):
         raise damaged(name, f'holds {type(document).__name__}, expected an object')
-    expected = document.pop('sha256', None)
-    if expected != _digest(document) or not _is_exact(document, content):
+    if list(document)[-1:] != ['sha256'] or not _is_exact(document, content):
         raise damaged(name, 'its content does not match its own sha256')
-    return document
+    return document, document.pop('sha256', None)
 
 
 def _is_exact(document: dict[str, typing.Any], content: bytes) -> bool:
     try:
-        return seal(document) == content
+        return write(document) == content
     except UnicodeEncodeError:  # half of a surrogate pair, which cannot be written
         return False
 
@@ -88,8 +108,7 @@ def forged(name: str, problem: str) -> errors.ForgedArchive:
 
 
 def _digest(document: collections.abc.Mapping[str, typing.Any]) -> str:
-    canonical = json.dumps(document, sort_keys=True, separators=(',', ':'), ensure_ascii=False)
-    return hashlib.sha256(canonical.encode('utf-8', 'surrogatepass')).hexdigest()
+    return hashlib.sha256(canonical(document)).hexdigest()
 
 
 def _without_duplicates(pairs: list[tuple[str, typing.Any]]) -> dict[str, typing.Any]:

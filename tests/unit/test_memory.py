@@ -107,6 +107,32 @@ def test_the_largest_segments_of_a_folder(archive: str) -> None:
     assert int(peak) < LIMIT
 
 
+LARGEST_DOCUMENT = (
+    COMMON
+    + """
+digest = hashlib.sha256(b'').hexdigest()
+found = manifest.Segments()
+for number in range(390_000):
+    found.append(True, number, digest, number)
+increment = manifest.Increment(
+    IDS[0], 0, None, chains.snapshot(0), 1 << 50, found, digest, None, '2026-01-01T00:00:00Z'
+)
+content = manifest.encode_increment(increment)
+print(len(content))
+decoded = manifest.decode_increment(content, 'the document')
+print(len(decoded.segments))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+"""
+)
+
+
+def test_the_largest_document() -> None:
+    size, count, peak = run(LARGEST_DOCUMENT, '.')
+    assert (60 << 20) < int(size) <= (64 << 20)
+    assert count == '390000'
+    assert int(peak) < LIMIT
+
+
 def test_the_largest_segments_of_a_stream(archive: str) -> None:
     from tests.unit.chains import BASE, IDS
 
