@@ -214,7 +214,7 @@ def read_metadata(pool: ceph_pool.Pool, backup_id: str) -> VolumeMetadata | None
         return None
     try:
         values = json.loads(content)['volume-base-metadata']
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         values = None
     return VolumeMetadata(values if isinstance(values, dict) else {})
 

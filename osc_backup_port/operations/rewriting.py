@@ -81,7 +81,7 @@ class Rewriting:
             whole = json.loads(content)
             base = whole['volume-base-metadata']
             key, kind = base.get('encryption_key_id'), base.get('volume_type_id')
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise errors.InvalidInput(f'{where} is not what Cinder writes.') from error
         if self.keys is not None and key:
             base['encryption_key_id'] = _mapped(self.keys, key, where, '--key-map')

@@ -19,9 +19,12 @@ the bootable flag of the volume.  As a file it has the name of the object.
 import json
 import pathlib
 
-from osc_backup_port import errors, files
+from osc_backup_port import errors, files, units
 from osc_backup_port.ceph import naming
 from osc_backup_port.ceph import pool as ceph_pool
+
+#: Bytes of a file that is read; Cinder writes some 2 KiB.
+_LARGEST = units.MIB
 
 
 def file_beside(image_file: pathlib.Path, backup_id: str) -> pathlib.Path:
@@ -52,15 +55,18 @@ def read_file(path: pathlib.Path, required: bool) -> bytes | None:
 
     :raises InvalidInput: it is not what Cinder writes
     """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        if required:
-            raise
+    content: bytes | None
+    if required:
+        # The user has named it: it may be a pipe.
+        with path.open('rb') as file:
+            content = file.read(_LARGEST + 1)
+    else:
+        content = files.read_file(path, _LARGEST)
+    if content is None:
         return None
     try:
-        version = json.loads(content)['version']
-    except (ValueError, KeyError, TypeError):
+        version = json.loads(content)['version'] if len(content) <= _LARGEST else None
+    except (ValueError, KeyError, TypeError, RecursionError):
         version = None
     if version not in (1, 2):
         raise errors.InvalidInput(
