@@ -62,6 +62,11 @@ class PortError(Exception):
         self.problem, self.hint = problem, hint
         self.args = ('\n'.join(self.lines()),)
 
+    def tell_also(self, text: str) -> None:
+        """Add a line, such as what could not be undone."""
+        self.details.append(text)
+        self.args = ('\n'.join(self.lines()),)
+
 
 class InvalidInput(PortError):
     """An option, a file or a stream is not what it has to be."""

@@ -90,3 +90,17 @@ class ImageLayout:
     features: int | None = None
     stripe_unit: int = 0
     stripe_count: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NewImages:
+    """What is chosen for images that are made; None: as the other backups in the pool have it.
+
+    :param journals: keep a journal, for mirroring
+    :param stripe_unit: in bytes; 0, with a count of 0: no striping
+    """
+
+    data_pool: str | None = None
+    journals: bool | None = None
+    stripe_unit: int | None = None
+    stripe_count: int | None = None

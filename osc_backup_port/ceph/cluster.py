@@ -14,11 +14,12 @@
 
 import contextlib
 import dataclasses
+import time
 import types
 from collections.abc import Iterator
 from typing import Any
 
-from osc_backup_port import errors
+from osc_backup_port import errors, model
 from osc_backup_port.ceph import commands, memory, pool
 
 #: Seconds after which an operation without an answer is an error; Ceph itself
@@ -34,14 +35,21 @@ _QUESTIONS = {'rbd_concurrent_management_ops': '64'}
 #: Many writes are under way anyhow, so that the cache of librbd only takes memory, and tells
 #: of an error when nobody knows any more what it was about.
 _CACHE = {'rbd_cache': 'false'}
+#: The pools that are in use, in all threads.
+_OPEN: set[pool.Pool] = set()
+_AS_THE_OTHERS = model.NewImages()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Settings:
-    """Where a cluster is and who asks; None: what Ceph itself falls back to."""
+    """Where a cluster is and who asks; None: what Ceph itself falls back to.
+
+    :param new_images: how images are made there
+    """
 
     conf: str | None = None
     user: str | None = None
+    new_images: model.NewImages = _AS_THE_OTHERS
 
     @property
     def client_id(self) -> str:
@@ -69,12 +77,28 @@ def open_pool(settings: Settings, name: str) -> Iterator[pool.Pool]:
             raise _no_such_pool(client, name, settings) from None
         except rados.Error as error:
             raise errors.CephError(f'Pool {name}: cannot be opened: {error}.') from error
+        # A pool without room refuses what is written, instead of letting it wait.
+        ioctx.set_osdmap_full_try()
+        shell = settings.commands(name)
+        opened = pool.Pool(name, client, ioctx, rados, rbd, shell, settings.new_images)
+        _OPEN.add(opened)
         try:
-            yield pool.Pool(name, client, ioctx, rados, rbd, settings.commands(name))
+            yield opened
         finally:
+            opened.close()
+            _OPEN.discard(opened)
             ioctx.close()
     finally:
         client.shutdown()
+
+
+def silent_pools(seconds: float) -> list[str]:
+    """Return the names of open pools whose cluster does not answer in so many seconds."""
+    asked = [(one.name, one.ask()) for one in list(_OPEN)]
+    deadline = time.monotonic() + seconds
+    return [
+        name for name, answered in asked if not answered.wait(max(deadline - time.monotonic(), 0))
+    ]
 
 
 def _bindings() -> tuple[types.ModuleType, types.ModuleType]:
@@ -104,7 +128,7 @@ def _connect(rados: Any, settings: Settings) -> Any:
     for option, seconds in _TIMEOUTS.items():
         if float(client.conf_get(option) or 0) in (0.0, 300.0):
             client.conf_set(option, seconds)
-    for option, value in (*_QUESTIONS.items(), *_CACHE.items()):
+    for option, value in (_QUESTIONS | _CACHE).items():
         # Not every release knows all of them.
         with contextlib.suppress(rados.Error):
             client.conf_set(option, value)

@@ -13,11 +13,12 @@
 """An open RBD image."""
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from osc_backup_port import errors, model
-from osc_backup_port.ceph import commands, faults, survey
+from osc_backup_port.ceph import commands, faults, new_images, survey
 
 #: What our keys begin with in the metadata of an image.
 _NOTES = 'osc-backup-port.'
@@ -40,17 +41,19 @@ class Image:
         name: str,
         opened: Any,
         rbd: Any,
-        client_id: int,
+        client: Any,
+        explainer: faults.Faults,
         open_at: OpenAt,
         shell: commands.Commands,
     ) -> None:
         self.name = name
         self.commands = shell
-        self._client_id = client_id
+        self._client = client
         self._image = opened
         self._rbd = rbd
         self._open_at = open_at
-        self._survey = survey.Survey(name, opened, rbd, open_at)
+        self._faults = explainer
+        self._survey = survey.Survey(opened, rbd, self._translated, open_at)
 
     def end_threads(self) -> None:
         """Wait for what threads of ours still ask the image; before it is closed."""
@@ -133,7 +136,7 @@ class Image:
             return [
                 watcher['addr']
                 for watcher in self._image.watchers_list()
-                if watcher['id'] != self._client_id
+                if watcher['id'] != self._client.get_instance_id()
             ]
 
     def extents(self, from_snapshot: str | None = None) -> Iterator[model.Extent]:
@@ -178,7 +181,30 @@ class Image:
         with self._translated():
             self._image.aio_write_zeroes(offset, length, oncomplete)
 
-    @contextlib.contextmanager
-    def _translated(self, more: str = '') -> Iterator[None]:
-        with faults.translated(f'Image {self.name}{more}', self._rbd, shell=self.commands):
-            yield
+    def explain(self, what: str, code: int) -> errors.CephError:
+        """Return the error for a request to this image that failed.
+
+        :param what: *the read of 3 bytes*, for one
+        :param code: errno
+        """
+        whole = f'Image {self.name}: {what} failed'
+        return self._faults.explain(whole, code, os.strerror(abs(code)), self.data_pool())
+
+    def style(self, styles: new_images.Styles) -> new_images.Style:
+        """Return how this image was made."""
+        with self._translated():
+            return styles.of_image(self._image)
+
+    def data_pool(self) -> str | None:
+        """Return the pool with its data; None where that is not known.
+
+        For the words of an error, which must not become another one.
+        """
+        try:
+            found: str = self._client.pool_reverse_lookup(self._image.data_pool_id())
+        except Exception:
+            return None
+        return found
+
+    def _translated(self, more: str = '') -> contextlib.AbstractContextManager[None]:
+        return self._faults.translated(f'Image {self.name}{more}', self.data_pool)

@@ -10,53 +10,81 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""A lock that a dead run does not keep.
+"""A lock that is a fence: who lost it cannot write any more.
 
 It is a lock of RADOS on an object of its own, so that images with and without
 the exclusive-lock feature are treated alike, before they exist and while they
 are renamed.  It expires by itself; the living renew it.  The object goes when
 the lock is released.
+
+A run may be stopped for longer than its lock lasts, and go on as if nothing had
+happened.  So each holder notes its address on the object before it writes.  Who
+comes next finds the note of a run that did not release the lock, and has the
+cluster shut that client out (the blocklist) before it looks at the image.
 """
 
 import contextlib
+import json
+import os
+import socket
 import threading
 import time
 import uuid
 from typing import Any
 
 from osc_backup_port import errors
-from osc_backup_port.ceph import naming
+from osc_backup_port.ceph import commands, naming
 
 _NAME = 'osc_backup_port'
-_RENEW_FLAG = 1  # LIBRADOS_LOCK_FLAG_MAY_RENEW
-#: Seconds after which the lock of a dead run is gone.
-DURATION = 20
+_MAY_RENEW, _MUST_RENEW = 1, 2  # LIBRADOS_LOCK_FLAG_...
+#: Seconds after which the lock of a dead run is gone.  OSDs take 25 s to find out that
+#: one of them died, and a lock should outlive that.
+DURATION = 30
 _PATIENCE = DURATION + 5
+#: Renewals in the time that the lock lasts.
+_RENEWALS = 6
+#: Seconds for which a client is shut out: longer than anybody leaves a process stopped.
+BLOCKLIST_SECONDS = 30 * 24 * 3600
+#: What the names of the notes on the object begin with; a cookie follows.
+_HOLDER = 'osc-backup-port.holder.'
 
 
 class Lease:
-    """The right to change an image, held until :meth:`release`."""
+    """The right to change an image, held until :meth:`release`.
 
-    def __init__(self, ioctx: Any, rados: Any, image: str) -> None:
+    :param client: of RADOS, which the image is written with
+    :param shell: commands that reach the cluster, for hints
+    """
+
+    def __init__(
+        self, client: Any, ioctx: Any, rados: Any, shell: commands.Commands, image: str
+    ) -> None:
+        self._client = client
         self._ioctx = ioctx
         self._rados = rados
+        self._shell = shell
         self._object = naming.lock_object(image)
         self._image = image
         self._cookie = uuid.uuid4().hex
         self._stop = threading.Event()
-        self._lost = False
-        self._may_hold = False
+        self._is_lost = False
+        self._is_only_holder = False
+        self._others: list[str] = []
+        self._renewed = time.monotonic()
         self._keeper = threading.Thread(target=self._keep, daemon=True)
 
     def acquire(self) -> None:
         """Take the lock, after waiting as long as a dead run would keep it.
 
+        A run that held it before and did not release it can write no more after this.
+
         :raises Conflict: a living run has it
+        :raises CephError: the cluster does not let us shut out the run before
         """
         deadline = time.monotonic() + _PATIENCE
         while True:
             try:
-                self._lock()
+                self._lock(_MAY_RENEW)
                 break
             except self._rados.ObjectBusy:
                 if time.monotonic() > deadline:
@@ -66,51 +94,118 @@ class Lease:
                     ) from None
                 time.sleep(0.5)
         self._keeper.start()
+        before = self._holders()
+        self._ioctx.set_xattr(self._object, _HOLDER + self._cookie, self._note())
+        # From here on the next run finds us, if the lock was ours until now.
+        self.check()
+        self._shut_out(before)
+        self._is_only_holder = True
+        self.check()
+
+    @property
+    def is_lost(self) -> bool:
+        """Tell whether another run may have the lock by now.  Costs no round trip."""
+        return self._is_lost or time.monotonic() - self._renewed >= DURATION
 
     def check(self) -> None:
         """Raise ``Conflict`` if the lock could not be kept.
 
-        To be called before anything that cannot be undone.
+        To be called before anything that is written.
         """
-        if self._lost:
+        if self.is_lost:
             raise errors.Conflict(
-                f'Image {self._image}: the lock on it was lost, so that another run may be '
-                'writing to it.',
-                'Look at the health of the cluster (ceph status), then try again.',
+                f'Image {self._image}: the lock on it expired before it was renewed. This run was '
+                'stopped, or the cluster did not answer, for too long; another run may have taken '
+                'over. Nothing more is written.',
+                'If no other run has imported the same: run the same command again. Health of the '
+                f'cluster: {self._shell.ceph("status")}',
             )
 
     def release(self) -> None:
-        """Give it back, if it was taken.
+        """Give it back, if it was taken; when nothing of ours writes any more.
 
-        A signal may have come before we knew: what is renewed just before is
-        ours.  Removing the object while it is locked leaves no gap in which
+        A signal may have come before we knew that we have it: what can be renewed
+        is ours.  Removing the object while it is locked leaves no gap in which
         somebody else's lock could be removed.
         """
         self._stop.set()
         if self._keeper.is_alive():
             self._keeper.join()
-        if self._may_hold and not self._lost:
-            with contextlib.suppress(self._rados.Error):
-                self._lock()
+        with contextlib.suppress(self._rados.Error):
+            if self._is_only_holder and not self.is_lost:
+                self._lock(_MUST_RENEW)
+                # librbd shuts out a client whose exclusive-lock it breaks, too, but for
+                # an hour, and that counts then.
+                self._blocklist()
                 self._ioctx.remove_object(self._object)
+                return
+            # The object may be another run's, or have the note of one that is not shut out.
+            # No more writes of ours come: no need to shut us out.
+            self._ioctx.rm_xattr(self._object, _HOLDER + self._cookie)
+            self._ioctx.unlock(self._object, _NAME, self._cookie)
 
-    def _lock(self) -> None:
-        self._may_hold = True
-        try:
-            self._ioctx.lock_exclusive(
-                self._object, _NAME, self._cookie, 'osc-backup-port', DURATION, _RENEW_FLAG
-            )
-        except self._rados.ObjectBusy:
-            self._may_hold = False
-            raise
+    def _lock(self, flags: int) -> None:
+        asked = time.monotonic()
+        self._ioctx.lock_exclusive(
+            self._object, _NAME, self._cookie, 'osc-backup-port', DURATION, flags
+        )
+        self._renewed = asked
 
     def _keep(self) -> None:
-        renewed = time.monotonic()
-        while not self._stop.wait(DURATION / 4):
+        while not self._stop.wait(DURATION / _RENEWALS):
             try:
-                self._lock()
-                renewed = time.monotonic()
+                self._lock(_MUST_RENEW)
+            except (self._rados.ObjectBusy, self._rados.ObjectNotFound):
+                self._is_lost = True
+                return
             except self._rados.Error:
-                if time.monotonic() - renewed > DURATION / 2:
-                    self._lost = True
-                    return
+                # Perhaps the next one is answered; the clock decides.
+                continue
+
+    def _note(self) -> bytes:
+        holder = {
+            'address': self._client.get_addrs(),
+            'host': socket.gethostname(),
+            'process': os.getpid(),
+            'time': time.time(),
+        }
+        return json.dumps(holder).encode()
+
+    def _holders(self) -> dict[str, str]:
+        """Return the addresses of those who held the lock and did not release it, by note."""
+        ours = _HOLDER + self._cookie
+        found = {}
+        for name, content in self._ioctx.get_xattrs(self._object):
+            if name.startswith(_HOLDER) and name != ours:
+                with contextlib.suppress(ValueError, KeyError, TypeError):
+                    found[name] = str(json.loads(content)['address'])
+        return found
+
+    def _shut_out(self, holders: dict[str, str]) -> None:
+        """Let the cluster refuse all that clients still write which lost the lock."""
+        self._others = sorted(set(holders.values()) - {self._client.get_addrs()})
+        try:
+            self._blocklist()
+        except self._rados.Error as error:
+            raise self._may_not_shut_out(self._others, error) from error
+        if self._others:
+            # What we ask for from now on is answered by OSDs that know of it.
+            self._client.wait_for_latest_osdmap()
+        for name in holders:
+            self._ioctx.rm_xattr(self._object, name)
+
+    def _blocklist(self) -> None:
+        for address in self._others:
+            self._client.blocklist_add(address, BLOCKLIST_SECONDS)
+
+    def _may_not_shut_out(self, addresses: list[str], error: Exception) -> errors.CephError:
+        steps = [self._shell.ceph('osd', 'blocklist', 'add', one) for one in addresses]
+        steps.append(self._shell.rados('rm', self._object))
+        return errors.CephError(
+            f'Image {self._image}: a run that was importing into it ended without releasing its '
+            f'lock, and might go on. Its client ({", ".join(addresses)}) has to be shut out '
+            f'first, which the cluster refuses: {error}.',
+            "The user needs the capability mon 'profile rbd', as Ceph's documentation gives it to "
+            "cinder-backup: ceph auth caps client.<user> mon 'profile rbd' osd <as before>. Or "
+            f'run, as a user who may: {"; ".join(steps)}',
+        )

@@ -16,12 +16,13 @@ import contextlib
 import errno
 import functools
 import json
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from osc_backup_port import errors, model
-from osc_backup_port.ceph import commands, faults, image, lease
+from osc_backup_port.ceph import commands, faults, handles, image, lease, new_images
 
 #: An object with the metadata of a volume has some 2 KiB.
 _LARGEST_OBJECT = 1 << 20
@@ -31,6 +32,7 @@ _WATCH_TIMEOUT = 40
 _LARGEST_MAP = 64 << 20
 #: What the cluster says of an object map that it cannot decode.
 _DAMAGED = (errno.EINVAL, errno.EIO, errno.EBADMSG)
+_AS_THE_OTHERS = model.NewImages()
 
 
 class Trashed(NamedTuple):
@@ -60,6 +62,7 @@ class Pool:
         rados: Any,
         rbd: Any,
         shell: commands.Commands | None = None,
+        chosen: model.NewImages = _AS_THE_OTHERS,
     ) -> None:
         self.name = name
         self.commands = shell or commands.Commands(pool=name)
@@ -67,18 +70,42 @@ class Pool:
         self._ioctx = ioctx
         self._rados = rados
         self._rbd = rbd
+        self._handles = handles.Handles(ioctx, rbd)
+        self._faults = faults.Faults(rados, rbd, client, name, self.commands)
+        self._styles = new_images.Styles(rbd, client, name, chosen)
 
-    def free(self) -> int | None:
-        """Return for how many bytes of data the pool has room; None: not known.
+    def close(self) -> None:
+        """Close what is open of it; nothing more may be asked."""
+        with self._translated('its images'):
+            self._handles.close()
+
+    def ask(self) -> threading.Event:
+        """Ask a small question; the event is set by any answer.
+
+        May be called at any time, by any thread.
+        """
+        answered = threading.Event()
+        try:
+            self._ioctx.aio_stat('rbd_directory', lambda *_answer: answered.set())
+        except self._rados.Error:
+            # It is being closed.
+            answered.set()
+        return answered
+
+    def free(self, data_pool: str | None = None) -> int | None:
+        """Return for how many bytes of data a pool has room; None: not known.
 
         Copies and the quota of the pool are taken account of.
+
+        :param data_pool: another pool of the cluster
         """
+        wanted = data_pool or self.name
         command = {'prefix': 'df', 'detail': 'detail', 'format': 'json'}
         try:
             code, answer, _text = self._client.mon_command(json.dumps(command), b'')
             if code:
                 return None
-            [pool] = [one for one in json.loads(answer)['pools'] if one['name'] == self.name]
+            [pool] = [one for one in json.loads(answer)['pools'] if one['name'] == wanted]
             told = pool['stats']
             room = int(told['max_avail'])
             if told.get('quota_bytes'):
@@ -86,6 +113,26 @@ class Pool:
         except (self._rados.Error, ValueError, TypeError, KeyError):
             return None
         return room
+
+    def data_pool_of(self, image_name: str) -> str:
+        """Return the pool that the data of an image goes to, there or yet to be made."""
+        with contextlib.suppress(errors.NotFound), self.open(image_name) as opened:
+            return opened.data_pool() or self.name
+        return self._style.data_pool
+
+    def check_data_pool(self, data_pool: str) -> None:
+        """:raises CephError: the user may not write there"""
+        if data_pool != self.name:
+            self._faults.check_may_use(data_pool)
+
+    @functools.cached_property
+    def _style(self) -> new_images.Style:
+        """How images are made here; looked up once."""
+        found = []
+        for name in new_images.neighbours(self.images()):
+            with contextlib.suppress(errors.NotFound), self.open(name) as opened:
+                found.append(opened.style(self._styles))
+        return self._styles.choose(found)
 
     def images(self) -> list[str]:
         """Return the names of all images."""
@@ -113,30 +160,41 @@ class Pool:
 
         :raises NotFound: there is no such image, or no such snapshot on it
         """
+        handle = self._handles.take(name, snapshot)
         # Trying to open what is not there can kill the process: librbd 16.2.15
         # frees such an image while a thread of its own still works on it.
-        if not self.has_image(name):
+        if handle is None and not self.has_image(name):
             raise errors.NotFound(f'Pool {self.name}, image {name}: not there.')
-        opened = ours = None
+        ours = None
         try:
-            with self._opening(name):
-                opened = self._rbd.Image(self._ioctx, name, read_only=not writable)
-            if snapshot is not None:
-                # By itself: librbd 16 opens nothing at a snapshot whose object map is lost.
-                with self._translated(f'image {name}@{snapshot}'):
-                    opened.set_snap(snapshot)
+            if handle is None:
+                with self._opening(name):
+                    handle = self._handles.open(name, writable)
+                if snapshot is not None:
+                    # By itself: librbd 16 opens nothing at a snapshot whose object map is lost.
+                    with self._translated(f'image {name}@{snapshot}'):
+                        handle.go_to(snapshot)
             open_at = functools.partial(self.open, name)
-            client_id = self._client.get_instance_id()
-            ours = image.Image(name, opened, self._rbd, client_id, open_at, self.commands)
+            ours = image.Image(
+                name, handle.image, self._rbd, self._client, self._faults, open_at, self.commands
+            )
             yield ours
-        finally:
-            if ours is not None:
-                ours.end_threads()
+        except BaseException:
             # A signal may come as soon as it is open, and an image that is
-            # open to write cannot be removed.
-            if opened is not None:
-                with self._translated(f'image {name}'):
-                    opened.close()
+            # open to write cannot be removed.  The first error wins.
+            with contextlib.suppress(errors.PortError):
+                self._give_back(name, handle, ours)
+            raise
+        self._give_back(name, handle, ours)
+
+    def _give_back(
+        self, name: str, handle: handles.Handle | None, opened: image.Image | None
+    ) -> None:
+        if opened is not None:
+            opened.end_threads()
+        if handle is not None:
+            with self._translated(f'image {name}'):
+                self._handles.give_back(handle)
 
     @contextlib.contextmanager
     def _opening(self, name: str) -> Iterator[None]:
@@ -185,32 +243,27 @@ class Pool:
 
         :raises Conflict: there is one of that name
         """
-        with self._translated(f'image {name}'):
+        style = self._style
+        unit, count = style.striping or (layout.stripe_unit, layout.stripe_count)
+        with self._translated(f'image {name}', lambda: style.data_pool):
             self._rbd.RBD().create(
                 self._ioctx,
                 name,
                 layout.size,
                 order=layout.order,
                 old_format=False,
-                features=self._cinder_features() if layout.features is None else layout.features,
-                stripe_unit=layout.stripe_unit,
-                stripe_count=layout.stripe_count,
+                features=style.features if layout.features is None else layout.features,
+                stripe_unit=unit,
+                stripe_count=count,
+                data_pool=style.data_pool,
             )
-
-    def _cinder_features(self) -> int:
-        rbd = self._rbd
-        return int(
-            rbd.RBD_FEATURE_LAYERING
-            | rbd.RBD_FEATURE_EXCLUSIVE_LOCK
-            | rbd.RBD_FEATURE_OBJECT_MAP
-            | rbd.RBD_FEATURE_FAST_DIFF
-        )
 
     def rename(self, name: str, new_name: str) -> None:
         """Give an image another name.
 
         :raises Conflict: there is one of that name
         """
+        self._handles.forget(name)
         with self._translated(f'image {name}, to be renamed to {new_name}'):
             self._rbd.RBD().rename(self._ioctx, name, new_name)
 
@@ -220,6 +273,7 @@ class Pool:
         The cluster counts a client that died as a user of the image for half
         a minute: wait for that.
         """
+        self._handles.forget(name)
         deadline = time.monotonic() + _WATCH_TIMEOUT
         while True:
             try:
@@ -245,7 +299,7 @@ class Pool:
 
         :raises Conflict: another run has it
         """
-        held = lease.Lease(self._ioctx, self._rados, name)
+        held = lease.Lease(self._client, self._ioctx, self._rados, self.commands, name)
         try:
             with self._translated(f'the lock on image {name}'):
                 held.acquire()
@@ -291,8 +345,7 @@ class Pool:
                 entry.key for entry in self._ioctx.list_objects() if entry.key.startswith(prefix)
             )
 
-    @contextlib.contextmanager
-    def _translated(self, what: str) -> Iterator[None]:
-        place = f'Pool {self.name}, {what}'
-        with faults.translated(place, self._rbd, self._rados, self.commands):
-            yield
+    def _translated(
+        self, what: str, data_pool: faults.DataPool = lambda: None
+    ) -> contextlib.AbstractContextManager[None]:
+        return self._faults.translated(f'Pool {self.name}, {what}', data_pool)

@@ -27,7 +27,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 from osc_backup_port import model, units
-from osc_backup_port.ceph import faults
 
 #: Extents are asked for in windows of this size, so that the first data flows
 #: before a large image was looked through.
@@ -54,14 +53,20 @@ OpenAt = Callable[[str], contextlib.AbstractContextManager[Surveyed]]
 class Survey:
     """Looks through one open image.
 
-    :param name: what to call it in an error
+    :param translated: turns errors of librbd into ours
     :param open_at: opens the same image at one of its snapshots
     """
 
-    def __init__(self, name: str, opened: Any, rbd: Any, open_at: OpenAt) -> None:
-        self._name = name
+    def __init__(
+        self,
+        opened: Any,
+        rbd: Any,
+        translated: Callable[[], contextlib.AbstractContextManager[None]],
+        open_at: OpenAt,
+    ) -> None:
         self._image = opened
         self._rbd = rbd
+        self._translated = translated
         self._open_at = open_at
         self._threads: concurrent.futures.ThreadPoolExecutor | None = None
 
@@ -166,9 +171,6 @@ class Survey:
     def _size(self) -> int:
         with self._translated():
             return int(self._image.size())
-
-    def _translated(self) -> contextlib.AbstractContextManager[None]:
-        return faults.translated(f'Image {self._name}', self._rbd)
 
 
 def _join(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:

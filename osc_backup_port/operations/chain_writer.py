@@ -136,9 +136,9 @@ class ChainWriter:
 
     def finish(self) -> None:
         """Leave HEAD at the newest backup."""
+        self._lock.check()
         newest = naming.newest(self._image.snapshots())
         if newest is not None and newest.name != self._point:
-            self._lock.check()
             self._image.roll_back(newest.name)
 
     def undo(self) -> None:
@@ -155,6 +155,7 @@ class ChainWriter:
     def _writer(self, size: int, wanted: _Filter) -> Callable[[Iterable[model.Item]], None]:
         self._is_empty = False
         self._point = None
+        self._lock.check()
         if self._image.size() != size:
             self._image.resize(size)
 
@@ -162,9 +163,14 @@ class ChainWriter:
 
         def write(items: Iterable[model.Item]) -> None:
             metered = track.watch(zeros.split_zeros(items))
-            writing.write_items(self._image, wanted(metered), self._bounds)
+            writing.write_items(self._image, self._while_locked(wanted(metered)), self._bounds)
 
         return write
+
+    def _while_locked(self, items: Iterable[model.Item]) -> Iterator[model.Item]:
+        for item in items:
+            self._lock.check()
+            yield item
 
     def _go_to(self, name: str) -> None:
         """Make HEAD the point in time that an increment starts from.
@@ -248,17 +254,28 @@ def _wanted(backup_id: str | None) -> str:
 
 
 @contextlib.contextmanager
-def undone_on_error(writer: ChainWriter) -> Iterator[None]:
-    """Undo what *writer* did when the block fails; the first error wins."""
+def undone_on_error(
+    lock: lease.Lease, what: str, undo: Callable[[BaseException], None]
+) -> Iterator[None]:
+    """Call *undo* when the block fails; the first error wins.
+
+    Not where the lock is lost: what is there may be another run's by now.
+
+    :param what: what stays half done if that fails, too, and who cleans up then
+    """
     try:
         yield
     except BaseException as error:
-        try:
-            writer.undo()
-        except errors.PortError as second:
-            first = error if isinstance(error, errors.PortError) else errors.PortError(str(error))
-            and_then = f'And what was done so far could not be undone: {second.problem}'
-            raise errors.CephError(
-                first.problem, first.hint, [*first.details, and_then, *second.details]
-            ) from error
+        if not lock.is_lost:
+            try:
+                undo(error)
+            except errors.PortError as second:
+                _tell_also(error, f'{what} Cleaning up failed: {second.problem}')
         raise
+
+
+def _tell_also(error: BaseException, text: str) -> None:
+    if isinstance(error, errors.PortError):
+        error.tell_also(text)
+    else:
+        error.args = (f'{error} {text}',)

@@ -40,8 +40,11 @@ class Session:
     :ivar is_refused: set it before an error: nothing of this image may come here
     """
 
-    def __init__(self, image: ceph_image.Image, writer: chain_writer.ChainWriter) -> None:
+    def __init__(
+        self, image: ceph_image.Image, lock: lease.Lease, writer: chain_writer.ChainWriter
+    ) -> None:
         self._image = image
+        self._lock = lock
         self._writer = writer
         self.is_refused = False
 
@@ -70,13 +73,13 @@ class Session:
         """Return what writes the items of an increment."""
         if resumed:
             return self._writer.resume(increment)
-        self._image.set_note(_NOTE, None)
+        self._note(None)
         return self._writer.begin(increment)
 
     def note_parts(self, identity: str, parts: int) -> None:
         """Leave a note that so many parts are written, for a run after a crash."""
         note = {'increment': identity, 'parts': parts, 'snapshots': self._snapshots()}
-        self._image.set_note(_NOTE, json.dumps(note))
+        self._note(json.dumps(note))
 
     def commit(self, increment: model.Increment, is_wanted: bool) -> None:
         """Make HEAD the point in time that the increment leads to.
@@ -84,7 +87,7 @@ class Session:
         :param is_wanted: make it a snapshot; else it is a step to the next one
         """
         self._writer.commit(increment.to_snap if is_wanted else None, increment.to_snap)
-        self._image.set_note(_NOTE, None)
+        self._note(None)
 
     def open_at(
         self, pool: ceph_pool.Pool, snapshot: str
@@ -93,13 +96,20 @@ class Session:
         return pool.open(self._image.name, snapshot)
 
     def finish(self) -> None:
-        self._image.set_note(_NOTE, None)
+        self._note(None)
         self._writer.finish()
 
-    def give_up(self) -> None:
-        """Take back what this session wrote."""
-        self._image.set_note(_NOTE, None)
-        self._writer.undo()
+    def leave(self, error: BaseException) -> None:
+        """End after an error: take back what is wrong, keep what is complete."""
+        if isinstance(error, errors.InvalidInput) or self.is_refused:
+            self._note(None)
+            self._writer.undo()
+        else:
+            self.finish()
+
+    def _note(self, text: str | None) -> None:
+        self._lock.check()
+        self._image.set_note(_NOTE, text)
 
     def _snapshots(self) -> int:
         return max((snapshot.id for snapshot in self._image.snapshots()), default=0)
@@ -140,20 +150,11 @@ def _there(
     with pool.open(name, writable=True) as image:
         chain_writer.check_may_add(pool.name, image)
         writer = chain_writer.ChainWriter(image, name, lock, False, meter, bounds)
-        opened = Session(image, writer)
-        try:
+        opened = Session(image, lock, writer)
+        left = f'Image {name} may not be as its newest backup; the next run mends it.'
+        # Cinder must never meet a HEAD that is not its newest backup.
+        with chain_writer.undone_on_error(lock, left, opened.leave):
             yield opened
-        except errors.InvalidInput:
-            opened.give_up()
-            raise
-        except BaseException:
-            if opened.is_refused:
-                opened.give_up()
-                raise
-            # Cinder must never meet a HEAD that is not its newest backup.
-            with contextlib.suppress(errors.PortError):
-                opened.finish()
-            raise
         opened.finish()
 
 
@@ -171,21 +172,23 @@ def _new(
     if fresh:
         pool.remove(part)
         pool.create(part, chain_writer.new_layout(layout))
-    opened = None
-    try:
+    opened: Session | None = None
+
+    def undo(error: BaseException) -> None:
+        if isinstance(error, errors.InvalidInput) or (opened and opened.is_refused):
+            pool.remove(part)
+
+    left = f'Image {part} may be left in pool {pool.name}; the next run takes it up.'
+    with chain_writer.undone_on_error(lock, left, undo):
         with pool.open(part, writable=True) as image:
             if not fresh:
                 chain_writer.wait_until_alone(image)
             writer = chain_writer.ChainWriter(image, name, lock, fresh, meter, bounds)
-            opened = Session(image, writer)
+            opened = Session(image, lock, writer)
             yield opened
             opened.finish()
         lock.check()
         pool.rename(part, name)
-    except BaseException as error:
-        if isinstance(error, errors.InvalidInput) or (opened and opened.is_refused):
-            pool.remove(part)
-        raise
 
 
 def _is_usable(pool: ceph_pool.Pool, part: str) -> bool:

@@ -150,16 +150,20 @@ def plan(
     return planned
 
 
-def _bytes_to_write(pool: ceph_pool.Pool, planned: Plan) -> int:
-    """Return how much data comes; an image that a killed run began does not count."""
-    return sum(
-        segment.raw_size
+def _bytes_to_write(pool: ceph_pool.Pool, planned: Plan) -> dict[str, int]:
+    """Return how much data comes, by image; one that a killed run began does not count."""
+    return {
+        image.image.name: sum(
+            segment.raw_size
+            for step in image.steps
+            if step.is_missing
+            for segment in step.backup.increment.segments
+        )
         for image in planned.images
-        if not image.error and not pool.has_image(naming.temporary_image(image.image.name))
-        for step in image.steps
-        if step.is_missing
-        for segment in step.backup.increment.segments
-    )
+        if not image.error
+        and any(step.is_missing for step in image.steps)
+        and not pool.has_image(naming.temporary_image(image.image.name))
+    }
 
 
 def _plan_records(

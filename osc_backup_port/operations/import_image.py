@@ -191,7 +191,7 @@ def plan(
         obstacles.append(error)
     if present is not None:
         return Plan(name, present.name, obstacles)
-    obstacles += preflight.check_space(pool, options.stored_size)
+    obstacles += preflight.check_space(pool, {name: options.stored_size})
     obstacles += preflight.check_image(pool, name)
     return Plan(name, None, obstacles)
 
@@ -227,6 +227,7 @@ def run(
             present = _snapshot_there(pool, name, backup)
         else:
             state = ALREADY_THERE
+        lock.check()
         where = volume_metadata.store(pool, backup.id, options.volume_metadata)
     if present is None:
         raise errors.CephError(f'Image {name}: the snapshot of backup {backup.id} has vanished.')
@@ -296,23 +297,22 @@ class _Import:
         # One that a dead run left behind is not trusted.  The lock is ours.
         self._pool.remove(part)
         layout = arriving.layout or model.ImageLayout(self._source.size)
-        try:
+        left = f'Image {part} may be left in pool {self._pool.name}; the next run removes it.'
+        with chain_writer.undone_on_error(lock, left, lambda _error: self._pool.remove(part)):
             self._pool.create(part, chain_writer.new_layout(layout))
             with self._pool.open(part, writable=True) as image:
                 writer = self._writer(image, lock, fresh=True)
                 self._write_increments(arriving, writer)
             lock.check()
             self._pool.rename(part, self._name)
-        except BaseException:
-            self._pool.remove(part)
-            raise
 
     def _add_to_image(self, arriving: incoming.Incoming, lock: lease.Lease) -> None:
         """Add to the chain that is there."""
         with self._pool.open(self._name, writable=True) as image:
             chain_writer.check_may_add(self._pool.name, image)
             writer = self._writer(image, lock, fresh=False)
-            with chain_writer.undone_on_error(writer):
+            left = f'Image {self._name} may not be as its newest backup; the next run mends it.'
+            with chain_writer.undone_on_error(lock, left, lambda _error: writer.undo()):
                 self._write_increments(arriving, writer)
 
     def _writer(

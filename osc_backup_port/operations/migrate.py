@@ -152,12 +152,16 @@ def _check_space(clouds: Clouds, planned: Plan) -> list[errors.PortError]:
         for chain in planned.chains
         if not clouds.target.has_image(naming.temporary_image(chain.chain.name))
     ]
-    largest = sum(step.size for chain in new for step in chain.steps if step.is_missing)
+    largest = {
+        chain.chain.name: sum(step.size for step in chain.steps if step.is_missing)
+        for chain in new
+        if any(step.is_missing for step in chain.steps)
+    }
     if not preflight.check_space(clouds.target, largest):
         return []
     # Only now is it worth to ask for every extent.
     estimate(clouds, planned)
-    needed = sum(step.estimate for chain in new for step in chain.steps)
+    needed = {chain.chain.name: sum(step.estimate for step in chain.steps) for chain in new}
     return preflight.check_space(clouds.target, needed)
 
 

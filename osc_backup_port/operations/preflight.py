@@ -12,6 +12,7 @@
 
 """What stands in the way of an import, all of it, before anything is written."""
 
+import collections
 import collections.abc
 import contextlib
 import dataclasses
@@ -106,19 +107,35 @@ def _look(
     return True
 
 
-def check_space(pool: ceph_pool.Pool, needed: int) -> list[errors.PortError]:
-    """Return why the pool has no room for so many bytes, if it has none."""
-    free = pool.free()
-    if free is None or needed <= free:
-        return []
-    return [
-        errors.CephError(
-            f'Pool {pool.name}: has room for {units.human_size(free)}, expected '
-            f'{units.human_size(needed)}.',
-            f'Look at: {pool.commands.ceph("df", "detail")}; then free space or add OSDs, or '
-            'import fewer backups.',
-        )
-    ]
+def check_space(
+    pool: ceph_pool.Pool, needed: collections.abc.Mapping[str, int]
+) -> list[errors.PortError]:
+    """Return why there is no room, or no right, where the data of images is to go.
+
+    :param needed: bytes, by the name of the image
+    """
+    by_pool: collections.Counter[str] = collections.Counter()
+    obstacles: list[errors.PortError] = []
+    try:
+        for name, size in needed.items():
+            by_pool[pool.data_pool_of(name)] += size
+    except errors.InvalidInput as error:
+        return [error]
+    for name, size in by_pool.items():
+        _look(obstacles, pool.check_data_pool, name)
+        free = pool.free(name)
+        if free is not None and size > free:
+            data = 'Pool' if name == pool.name else 'Data pool'
+            obstacles.append(_no_room(pool, f'{data} {name}', free, size))
+    return obstacles
+
+
+def _no_room(pool: ceph_pool.Pool, name: str, free: int, needed: int) -> errors.PortError:
+    return errors.CephError(
+        f'{name}: has room for {units.human_size(free)}, expected {units.human_size(needed)}.',
+        f'Look at: {pool.commands.ceph("df", "detail")}; then free space or add OSDs, import '
+        'fewer backups, or choose another pool for the data of new images: --data-pool <pool>',
+    )
 
 
 def check_image(pool: ceph_pool.Pool, name: str) -> list[errors.PortError]:

@@ -191,6 +191,7 @@ class ImportBackupArchive(cloud.CloudCommand, command.Lister):
         transfer_options.add_arguments(parser, requests=8)
         progress_bar.add_argument(parser)
         ceph_options.add_arguments(parser)
+        ceph_options.add_new_images(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:

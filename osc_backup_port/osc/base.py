@@ -28,7 +28,7 @@ from cliff import show
 from osc_lib import exceptions as osc_exceptions
 
 from osc_backup_port import errors
-from osc_backup_port.osc import terminal
+from osc_backup_port.osc import terminal, watchdog
 
 
 class CommandMixin:
@@ -82,7 +82,7 @@ class CommandMixin:
         terminal.guard_logs()
         try:
             _check_streams()
-            with _signals_as_errors():
+            with _signals_as_errors(), watchdog.leaving_when_lost():
                 code: int = super().run(parsed_args)  # type: ignore[misc]
                 # Now, and not at exit: what cannot be written is an error like any other.
                 self.app.stdout.flush()

@@ -17,7 +17,7 @@ import collections.abc
 import dataclasses
 import typing
 
-from osc_backup_port import errors
+from osc_backup_port import errors, model
 
 if typing.TYPE_CHECKING:
     from osc_backup_port import record
@@ -48,6 +48,90 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_new_images(parser: argparse.ArgumentParser) -> None:
+    """Add how the images are made, to a command that imports."""
+    group = parser.add_argument_group(
+        'New images',
+        'How the images of the backups are made. Each of these can also be a key of the cloud '
+        'in clouds.yaml, under the name that cinder.conf or ceph.conf gives it. The default is '
+        'what the other backups in the pool have; in a pool without any, what Cinder does.',
+    )
+    group.add_argument(
+        '--data-pool',
+        metavar='<pool>',
+        help='Pool that the data of new images goes to (rbd_default_data_pool)',
+    )
+    group.add_argument(
+        '--image-journals',
+        choices=('yes', 'no'),
+        help='Make new images with the journaling feature, for mirroring '
+        '(backup_ceph_image_journals)',
+    )
+    group.add_argument(
+        '--stripe-unit',
+        metavar='<bytes>',
+        type=_count,
+        help='Stripe unit of new images (backup_ceph_stripe_unit); 0: no striping',
+    )
+    group.add_argument(
+        '--stripe-count',
+        metavar='<number>',
+        type=_count,
+        help='Objects that new images are striped over (backup_ceph_stripe_count); 0: no striping',
+    )
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f'{text!r} is not a number')
+    return int(text)
+
+
+def new_images(
+    cloud: collections.abc.Mapping[str, typing.Any],
+    parsed_args: argparse.Namespace | None = None,
+) -> model.NewImages:
+    """Return how images are to be made, by the options, then by clouds.yaml.
+
+    :raises InvalidInput: clouds.yaml has what is none of that
+    """
+
+    def found(option: str, key: str) -> object:
+        chosen = getattr(parsed_args, option, None)
+        return cloud.get(key) if chosen is None else chosen
+
+    return model.NewImages(
+        data_pool=str(found('data_pool', 'rbd_default_data_pool') or '') or None,
+        journals=_yes_or_no(
+            'backup_ceph_image_journals', found('image_journals', 'backup_ceph_image_journals')
+        ),
+        stripe_unit=_whole(
+            'backup_ceph_stripe_unit', found('stripe_unit', 'backup_ceph_stripe_unit')
+        ),
+        stripe_count=_whole(
+            'backup_ceph_stripe_count', found('stripe_count', 'backup_ceph_stripe_count')
+        ),
+    )
+
+
+def _yes_or_no(key: str, value: object) -> bool | None:
+    if value is None or isinstance(value, bool):
+        return value
+    known = {'yes': True, 'true': True, 'no': False, 'false': False}
+    try:
+        return known[str(value).lower()]
+    except KeyError:
+        raise errors.InvalidInput(f'{key}: is {value!r}, expected yes or no.') from None
+
+
+def _whole(key: str, value: object) -> int | None:
+    if value is None:
+        return None
+    if not str(value).isdecimal():
+        raise errors.InvalidInput(f'{key}: is {value!r}, expected a number.')
+    return int(str(value))
+
+
 def settings(
     parsed_args: argparse.Namespace, cloud: collections.abc.Mapping[str, typing.Any]
 ) -> 'cluster.Settings':
@@ -55,13 +139,12 @@ def settings(
 
     :param cloud: the cloud's part of clouds.yaml
     """
+    own = settings_of(cloud)
     return dataclasses.replace(
-        settings_of(cloud),
-        **{
-            name: value
-            for name, value in (('conf', parsed_args.ceph_conf), ('user', parsed_args.ceph_user))
-            if value
-        },
+        own,
+        conf=parsed_args.ceph_conf or own.conf,
+        user=parsed_args.ceph_user or own.user,
+        new_images=new_images(cloud, parsed_args),
     )
 
 
@@ -77,11 +160,21 @@ def volume_settings(
     )
 
 
-def settings_of(cloud: collections.abc.Mapping[str, typing.Any]) -> 'cluster.Settings':
-    """Return how to reach the cluster of a cloud in clouds.yaml."""
+def settings_of(
+    cloud: collections.abc.Mapping[str, typing.Any],
+    parsed_args: argparse.Namespace | None = None,
+) -> 'cluster.Settings':
+    """Return how to reach the cluster of a cloud in clouds.yaml.
+
+    :param parsed_args: with what :func:`add_new_images` added
+    """
     from osc_backup_port.ceph import cluster
 
-    return cluster.Settings(cloud.get('backup_ceph_conf'), cloud.get('backup_ceph_user'))
+    return cluster.Settings(
+        cloud.get('backup_ceph_conf'),
+        cloud.get('backup_ceph_user'),
+        new_images(cloud, parsed_args),
+    )
 
 
 def pool_name(

@@ -281,6 +281,7 @@ class ImportBackupImage(_ImageCommand):
         )
         importing.add_maps(parser)
         importing.add_foreign_image(parser)
+        ceph_options.add_new_images(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:

@@ -66,6 +66,7 @@ class MigrateBackup(cloud.CloudCommand, command.Lister):
         transfer_options.add_arguments(parser, requests=8)
         progress_bar.add_argument(parser)
         ceph_options.add_arguments(parser)
+        ceph_options.add_new_images(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
@@ -82,7 +83,7 @@ class MigrateBackup(cloud.CloudCommand, command.Lister):
         target_cinder = other.cinder(parsed_args.timeout)
         with (
             self.open_pool(parsed_args, next(iter(records.found.values()))) as source,
-            cluster.open_pool(other.ceph(), other.pool()) as pool,
+            cluster.open_pool(other.ceph(parsed_args), other.pool()) as pool,
             progress_bar.shown(not parsed_args.no_progress) as shown,
         ):
             options = importing.options(parsed_args, target_cinder, pool.name, source=cinder)

@@ -15,6 +15,7 @@
 
 import argparse
 import collections.abc
+import dataclasses
 import os
 import pathlib
 import shlex
@@ -232,12 +233,12 @@ class OtherCloud:
         waits = patience.Patience(timeout, str(self.cloud.name))
         return backups.BackupService.from_client_manager(self, waits=waits, cloud=self.cloud)
 
-    def ceph(self) -> 'cluster.Settings':
+    def ceph(self, parsed_args: argparse.Namespace | None = None) -> 'cluster.Settings':
         """Return how to reach its cluster."""
-        from osc_backup_port.ceph import cluster
-
-        known = ceph_options.settings_of(self.config)
-        return cluster.Settings(self._conf or known.conf, self._user or known.user)
+        known = ceph_options.settings_of(self.config, parsed_args)
+        return dataclasses.replace(
+            known, conf=self._conf or known.conf, user=self._user or known.user
+        )
 
     def pool(self) -> str:
         """Return the name of the pool of its backups.

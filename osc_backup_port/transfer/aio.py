@@ -20,13 +20,20 @@ import contextlib
 import os
 import queue
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from osc_backup_port import errors
 
 
 class AioCompletion(Protocol):
     def get_return_value(self) -> int: ...
+
+
+@runtime_checkable
+class Explaining(Protocol):
+    """An image that knows why a request to it fails."""
+
+    def explain(self, what: str, code: int) -> errors.CephError: ...
 
 
 class AioSource(Protocol):
@@ -102,27 +109,29 @@ class Request:
     def overlaps(self, offset: int, length: int) -> bool:
         return offset < self.offset + self.length and self.offset < offset + length
 
-    def check_read(self) -> None:
-        """Raise ``CephError`` unless all of the bytes asked for have come."""
-        found = self._return_value('read')
+    def check_read(self, image: AioSource) -> None:
+        """Raise ``CephError`` unless all of the bytes asked for have come from *image*."""
+        found = self._return_value('read', image)
         if self.data is None or found != self.length or len(self.data) != self.length:
             raise errors.CephError(
                 f'Read at offset {self.offset}: asked for {self.length} bytes, got {found}.'
             )
 
-    def check_written(self) -> None:
-        """Raise ``CephError`` unless the write was carried out."""
-        self._return_value('write')
+    def check_written(self, image: AioSink) -> None:
+        """Raise ``CephError`` unless the write to *image* was carried out."""
+        self._return_value('write', image)
 
-    def _return_value(self, verb: str) -> int:
+    def _return_value(self, verb: str, image: object) -> int:
         self.settle()
         value = self.value
         if value is None:
             raise errors.CephError(f'The {verb} at offset {self.offset} was not completed.')
         if value < 0:
+            what = f'the {verb} of {self.length} bytes at offset {self.offset}'
+            if isinstance(image, Explaining):
+                raise image.explain(what, -value)
             raise errors.CephError(
-                f'The {verb} of {self.length} bytes at offset {self.offset} failed: '
-                f'{os.strerror(-value)}.',
+                f'{what} failed: {os.strerror(-value)}.',
                 'Look at the health of the cluster: ceph status',
             )
         return value

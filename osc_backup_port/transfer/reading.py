@@ -92,7 +92,7 @@ class _Reader:
                 yield piece
             else:
                 self._in_flight.take_finished()
-                piece.check_read()
+                piece.check_read(self._image)
                 yield from zeros.find_zeros(piece.offset, piece.data or b'')
 
     def _is_ready(self) -> bool:

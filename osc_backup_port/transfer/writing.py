@@ -84,7 +84,7 @@ class _Writer:
     def _reap(self) -> None:
         for request in self._in_flight.wait():
             try:
-                request.check_written()
+                request.check_written(self._image)
             except errors.CephError as error:
                 self.error = self.error or error
 

@@ -623,6 +623,59 @@ class CephContract:
 
         assert 0.2 < waited < 4
 
+    @pytest.mark.parametrize('features', [1, 1 | 4 | 8 | 16, 1 | 4 | 64])
+    def test_who_takes_a_lock_over_shuts_the_holder_out(
+        self, ceph: Ceph, features: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """On images with and without exclusive-lock, object-map and journaling."""
+        monkeypatch.setattr(lease, 'DURATION', 1)
+        monkeypatch.setattr(lease, '_PATIENCE', 5)
+        old, new, name = ceph.pool(), ceph.pool(), f'{ceph.prefix}image'
+        new.create(name, model.ImageLayout(SIZE, features=features))
+        with old.lock(name) as lost, old.open(name, writable=True) as image:
+            writing.write_items(image, [model.Data(0, b'old')], BOUNDS)
+            stop(lost)
+
+            with new.lock(name) as held:
+                held.check()
+                with pytest.raises(errors.Conflict, match='expired'):
+                    lost.check()
+                with new.open(name, writable=True) as mine:
+                    writing.write_items(mine, [model.Data(0, b'new')], BOUNDS)
+                    mine.create_snapshot('s')
+                with pytest.raises(errors.CephError, match='another run took over'):
+                    writing.write_items(image, [model.Data(0, b'bad')], BOUNDS)
+                with pytest.raises(errors.CephError, match='another run took over'):
+                    image.create_snapshot('bad')
+                with pytest.raises(errors.CephError, match='another run took over'):
+                    old.rename(name, f'{name}.bad')
+                held.check()
+        for snapshot in (None, 's'):
+            with new.open(name, snapshot) as image:
+                assert image.read(0, 3) == b'new'
+        assert new.objects(f'osc-backup-port.{name}') == []
+
+    def test_a_lock_that_went_is_lost_and_not_taken_again(
+        self, ceph: Ceph, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(lease, 'DURATION', 3)
+        where, name = ceph.pool(), f'{ceph.prefix}image'
+        with where.lock(name) as held:
+            ceph.connect()[0].remove_object(naming.lock_object(name))
+            deadline = time.monotonic() + 2
+            while not held.is_lost and time.monotonic() < deadline:
+                time.sleep(0.1)
+            with pytest.raises(errors.Conflict, match='another run may have taken over'):
+                held.check()
+
+        assert where.objects(f'osc-backup-port.{name}') == []
+
+    def test_a_lock_that_was_released_shuts_nobody_out(self, ceph: Ceph) -> None:
+        one, two, name = ceph.pool(), ceph.pool(), f'{ceph.prefix}image'
+        for where in (one, two, one):
+            with where.lock(name):
+                where.write_object(f'{ceph.prefix}object', b'x')
+
     def test_completions_come_from_another_thread(self, ceph: Ceph) -> None:
         where, name = ceph.pool(), f'{ceph.prefix}image'
         where.create(name, model.ImageLayout(SIZE))
@@ -638,6 +691,12 @@ class CephContract:
             assert done.wait(10)
 
         assert threads != [threading.get_ident()]
+
+
+def stop(held: lease.Lease) -> None:
+    """Let a holder do what one does that was stopped: nothing."""
+    held._stop.set()
+    held._keeper.join()
 
 
 def remove_all(where: pool.Pool, prefix: str) -> None:

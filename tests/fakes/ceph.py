@@ -26,7 +26,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from osc_backup_port.ceph import pool
+from osc_backup_port import model
+from osc_backup_port.ceph import commands, pool
 
 BLOCK = 4096
 _ZERO = bytes(BLOCK)
@@ -170,6 +171,7 @@ class StoredImage:
     #: What the names of its objects are made of.
     id: str = ''
     flags: int = 0
+    data_pool: int = 0
     metadata: dict[str, str] = dataclasses.field(default_factory=dict)
     snapshots: list[StoredSnapshot] = dataclasses.field(default_factory=list)
     #: The clients that have it open to write, by a number of each opening.
@@ -288,9 +290,21 @@ class Cluster:
         #: When an object was changed last, in seconds since 1970; else: just now.
         self.changed: dict[str, float] = {}
         self.locks: dict[str, StoredLock] = {}
+        self.attributes: dict[str, dict[str, bytes]] = {}
+        #: Addresses of clients that the cluster answers no more.
+        self.blocklist: set[str] = set()
         self.mutex = threading.RLock()
         self.hook: Hook = lambda what: 0
         self.free = 1 << 40
+        #: The room in other pools, which may hold the data of images.
+        self.data_pools: dict[str, int] = {}
+        #: Pools in which nobody may do anything.
+        self.refused: set[str] = set()
+        self.configuration: dict[str, str] = {}
+        #: Set: small questions are not answered.
+        self.silent = False
+        #: What the monitors answer, by command.
+        self.monitors: dict[str, object] = {}
         self.worker = Worker(lambda what: self.hook(what), seed)
         self.worker.start()
         self._numbers = itertools.count(4100)
@@ -304,11 +318,13 @@ class Cluster:
 
         return rados.Ioctx(self, self.number())
 
-    def pool(self) -> pool.Pool:
+    def pool(self, **chosen: Any) -> pool.Pool:
         from tests.fakes import rados, rbd
 
-        ioctx = self.connect()
-        return pool.Pool(self.name, rados.Client(ioctx), ioctx, rados, rbd)
+        ioctx, new = self.connect(), model.NewImages(**chosen)
+        client = rados.Client(ioctx)
+        shell = commands.Commands(user='cinder-backup', pool=self.name)
+        return pool.Pool(self.name, client, ioctx, rados, rbd, shell, new)
 
     def forget_clients(self) -> None:
         """Let the time pass after which nobody counts as alive who is dead."""

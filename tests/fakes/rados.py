@@ -12,16 +12,18 @@
 
 """The part of ``rados`` that the package uses, over a cluster in memory."""
 
+import errno
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from tests.fakes import ceph
 
 LOCK_FLAG_MAY_RENEW = 1
+LOCK_FLAG_MUST_RENEW = 2
 
 
 class Error(Exception):
@@ -52,6 +54,20 @@ class PermissionError(OSError):  # noqa: A001
 
 class PermissionDeniedError(OSError):
     pass
+
+
+class ConnectionShutdown(OSError):
+    pass
+
+
+_BY_ERRNO: dict[int, type[OSError]] = {
+    errno.EPERM: PermissionError,
+    errno.EACCES: PermissionDeniedError,
+    errno.ENOENT: ObjectNotFound,
+    errno.EBUSY: ObjectBusy,
+    errno.EEXIST: ObjectExists,
+    errno.ESHUTDOWN: ConnectionShutdown,
+}
 
 
 class Rados:
@@ -104,6 +120,9 @@ class Rados:
     def mon_command(self, command: str, data: bytes) -> tuple[int, bytes, str]:
         return self._client.mon_command(command, data)
 
+    def get_addrs(self) -> str:
+        return self._client.get_addrs()
+
 
 class Client:
     """What of a client is asked of it while it is connected."""
@@ -114,11 +133,44 @@ class Client:
     def get_instance_id(self) -> int:
         return self._ioctx.client_id
 
-    def mon_command(self, command: str, data: bytes) -> tuple[int, bytes, str]:
-        assert json.loads(command)['prefix'] == 'df'
+    def get_addrs(self) -> str:
+        return self._ioctx.address
+
+    def conf_get(self, option: str) -> str | None:
+        return self._ioctx.cluster.configuration.get(option)
+
+    def conf_set(self, option: str, value: str) -> None:
+        self._ioctx.cluster.configuration[option] = value
+
+    def pool_exists(self, name: str) -> bool:
+        return name in (self._ioctx.cluster.name, *self._ioctx.cluster.data_pools)
+
+    def pool_reverse_lookup(self, number: int) -> str:
         cluster = self._ioctx.cluster
-        stats = {'max_avail': cluster.free, 'quota_bytes': 0, 'stored': 0}
-        return 0, json.dumps({'pools': [{'name': cluster.name, 'stats': stats}]}).encode(), ''
+        return [cluster.name, *cluster.data_pools][number]
+
+    def open_ioctx(self, name: str) -> 'Ioctx':
+        if not self.pool_exists(name):
+            raise ObjectNotFound(f'error opening pool {name!r}', 2)
+        return Ioctx(self._ioctx.cluster, self._ioctx.client_id, name)
+
+    def blocklist_add(self, client_address: str, expire_seconds: int = 0) -> None:
+        self._ioctx._begin(f'blocklist_add {client_address}')
+        self._ioctx.cluster.blocklist.add(client_address)
+
+    def wait_for_latest_osdmap(self) -> int:
+        return 0
+
+    def mon_command(self, command: str, data: bytes) -> tuple[int, bytes, str]:
+        cluster = self._ioctx.cluster
+        asked = json.loads(command)['prefix']
+        if asked != 'df':
+            return 0, json.dumps(cluster.monitors.get(asked, {})).encode(), ''
+        pools = [
+            {'name': name, 'stats': {'max_avail': free, 'quota_bytes': 0, 'stored': 0}}
+            for name, free in ((cluster.name, cluster.free), *cluster.data_pools.items())
+        ]
+        return 0, json.dumps({'pools': pools}).encode(), ''
 
 
 class Object(NamedTuple):
@@ -126,9 +178,11 @@ class Object(NamedTuple):
 
 
 class Ioctx:
-    def __init__(self, cluster: 'ceph.Cluster', client_id: int) -> None:
+    def __init__(self, cluster: 'ceph.Cluster', client_id: int, pool: str | None = None) -> None:
         self.cluster = cluster
         self.client_id = client_id
+        self.pool = pool or cluster.name
+        self.address = f'10.0.0.1:0/{client_id}'
         self._is_open = True
 
     def read(self, key: str, length: int = 8192, offset: int = 0) -> bytes:
@@ -187,7 +241,35 @@ class Ioctx:
                 raise ObjectNotFound(f'Failed to remove {key!r}', 2)
             del self.cluster.objects[key]
             self.cluster.locks.pop(key, None)
+            self.cluster.attributes.pop(key, None)
         return True
+
+    def set_xattr(self, key: str, xattr_name: str, xattr_value: bytes) -> bool:
+        self._begin(f'set_xattr {key}')
+        with self.cluster.mutex:
+            self.cluster.objects.setdefault(key, b'')
+            self.cluster.attributes.setdefault(key, {})[xattr_name] = xattr_value
+        return True
+
+    def get_xattrs(self, oid: str) -> Iterator[tuple[str, bytes]]:
+        self._begin(f'get_xattrs {oid}')
+        with self.cluster.mutex:
+            if oid not in self._names():
+                raise ObjectNotFound(f'Failed to get xattrs of {oid!r}', 2)
+            return iter(list(self.cluster.attributes.get(oid, {}).items()))
+
+    def rm_xattr(self, key: str, xattr_name: str) -> bool:
+        self._begin(f'rm_xattr {key}')
+        with self.cluster.mutex:
+            if key not in self._names():
+                raise ObjectNotFound(f'Failed to delete xattr of {key!r}', 2)
+            self.cluster.attributes.get(key, {}).pop(xattr_name, None)
+        return True
+
+    def aio_stat(self, object_name: str, oncomplete: Callable[..., None]) -> None:
+        self._begin(f'aio_stat {object_name}')
+        if not self.cluster.silent:
+            oncomplete(None, None, None)
 
     def list_objects(self) -> Iterator[Object]:
         self._begin('list_objects')
@@ -209,7 +291,9 @@ class Ioctx:
             held = self._living_lock(key)
             if held is not None and held.owner != owner:
                 raise ObjectBusy(f'Ioctx.rados_lock_exclusive({name}): failed to lock', 16)
-            if held is not None and not flags & LOCK_FLAG_MAY_RENEW:
+            if held is None and flags & LOCK_FLAG_MUST_RENEW:
+                raise ObjectNotFound(f'Ioctx.rados_lock_exclusive({name}): failed to lock', 2)
+            if held is not None and not flags:
                 raise ObjectExists(f'Ioctx.rados_lock_exclusive({name}): failed to lock', 17)
             self._lock(key, owner, duration)
 
@@ -232,11 +316,19 @@ class Ioctx:
                 raise ObjectNotFound(f'Ioctx.rados_unlock({name}): failed to unlock', 2)
             del self.cluster.locks[key]
 
+    def set_osdmap_full_try(self) -> None:
+        """What follows is refused where there is no room; here nothing ever waits."""
+
     def close(self) -> None:
         self._is_open = False
 
     def _begin(self, what: str) -> None:
         if not self._is_open:
             raise Error('The pool is closed')
-        if errno := self.cluster.hook(what):
-            raise OSError(f'{what}: {os.strerror(errno)}', errno)
+        number = self.cluster.hook(what)
+        if self.pool in self.cluster.refused:
+            number = errno.EPERM
+        if self.address in self.cluster.blocklist:
+            number = errno.ESHUTDOWN
+        if number:
+            raise _BY_ERRNO.get(number, OSError)(f'{what}: {os.strerror(number)}', number)

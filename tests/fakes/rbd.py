@@ -25,6 +25,7 @@ RBD_FEATURE_STRIPINGV2 = 2
 RBD_FEATURE_EXCLUSIVE_LOCK = 4
 RBD_FEATURE_OBJECT_MAP = 8
 RBD_FEATURE_FAST_DIFF = 16
+RBD_FEATURE_JOURNALING = 64
 RBD_FLAG_OBJECT_MAP_INVALID = 1
 RBD_FLAG_FAST_DIFF_INVALID = 2
 
@@ -71,6 +72,10 @@ class IOError(OSError):  # noqa: A001
     pass
 
 
+class ConnectionShutdown(OSError):
+    pass
+
+
 _BY_ERRNO = {
     errno.EPERM: PermissionError,
     errno.ENOENT: ImageNotFound,
@@ -80,6 +85,7 @@ _BY_ERRNO = {
     errno.EROFS: ReadOnlyImage,
     errno.EBUSY: ImageBusy,
     errno.ENOTEMPTY: ImageHasSnapshots,
+    errno.ESHUTDOWN: ConnectionShutdown,
 }
 
 
@@ -121,6 +127,9 @@ class RBD:
                 stripe_count or 1,
                 ceph.Content(1 << order),
                 f'{ioctx.cluster.number():x}',
+                data_pool=[ioctx.cluster.name, *ioctx.cluster.data_pools].index(
+                    data_pool or ioctx.cluster.name
+                ),
             )
 
     def rename(self, ioctx: rados.Ioctx, src: str, dest: str) -> None:
@@ -170,7 +179,10 @@ class RBD:
 
 
 def _begin(ioctx: rados.Ioctx, what: str) -> str:
-    if number := ioctx.cluster.hook(what):
+    number = ioctx.cluster.hook(what)
+    if ioctx.address in ioctx.cluster.blocklist and not what.startswith('close'):
+        number = errno.ESHUTDOWN
+    if number:
         raise _error(number, what)
     return what
 
@@ -239,6 +251,9 @@ class Image:
 
     def id(self) -> str:
         return self._stored.id
+
+    def data_pool_id(self) -> int:
+        return self._stored.data_pool
 
     def flags(self) -> int:
         if self._has_lost_map():
@@ -421,7 +436,14 @@ class Image:
             def carry_out(data: bytes | None, number: int) -> None:
                 refused(data, errno.EROFS)
 
-        operation = ceph._Operation(f'{what} {self.name}', data, carry_out)
+        carried_out = carry_out
+
+        def unless_shut_out(data: bytes | None, number: int) -> None:
+            if self._ioctx.address in self._cluster.blocklist:
+                number = errno.ESHUTDOWN
+            carried_out(data, number)
+
+        operation = ceph._Operation(f'{what} {self.name}', data, unless_shut_out)
         self._cluster.worker.submit(operation)
         return Completion(0)
 

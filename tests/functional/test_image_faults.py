@@ -362,6 +362,47 @@ class TestStopped:
         assert chains.import_image(dst, *diffs[1].arguments)['result'] == 'imported'
         assert pool.sha256(filled.image) == filled.sums[1]
 
+    @pytest.mark.long
+    @pytest.mark.parametrize('features', ['new image', 'as by Cinder', 'layering only'])
+    def test_a_run_that_was_stopped_for_too_long(
+        self,
+        dst: shell.Cloud,
+        pool: ceph.Pool,
+        resources: Resources,
+        filled: chains.Chain,
+        diffs: list[chains.Export],
+        features: str,
+    ) -> None:
+        """It must not write under the snapshot that another run has made meanwhile."""
+        chains.forget(dst, resources, filled)
+        number = 0
+        if features != 'new image':
+            chains.import_image(dst, *diffs[0].arguments)
+            number = 1
+        if features == 'layering only':
+            pool.rbd(
+                'feature', 'disable', filled.image, 'fast-diff', 'object-map', 'exclusive-lock'
+            )
+        with half_done(dst, diffs[number]) as process:
+            process.send_signal(signal.SIGSTOP)
+            assert chains.import_image(dst, *diffs[number].arguments)['result'] == 'imported'
+            content = pool.contents()
+
+            process.send_signal(signal.SIGCONT)
+            assert process.stdin is not None
+            written = diffs[number].image.read_bytes()
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(written[len(written) // 2 :])
+                process.stdin.close()
+            error = ended(process)
+        assert 'another run' in error
+        assert 'took over' in error or 'have taken over' in error
+        pool.expect(content)
+        snapshot = pool.snapshot_of(filled.image, filled.backups[number])
+        assert pool.sha256(snapshot) == filled.sums[number]
+        assert pool.sha256(filled.image) == filled.sums[number]
+        assert chains.import_image(dst, *diffs[number].arguments)['result'] == 'already there'
+
     @SIGNALS
     def test_an_export_to_a_file(
         self,

@@ -16,7 +16,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from osc_backup_port.ceph import handles
 from tests.fakes import ceph as fake_ceph
+
+
+@pytest.fixture(autouse=True)
+def _no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing has to be waited for where no librbd is."""
+    monkeypatch.setattr(handles, 'REST', 0)
 
 
 @pytest.fixture

@@ -196,7 +196,7 @@ class TestANewImage:
         def sleep(seconds: float) -> None:
             waited.append(seconds)
             if len(waited) == 3:
-                cluster.forget_clients()
+                cluster.images[PART].watchers.clear()
 
         chains.make_image(cluster, PART)
         monkeypatch.setattr('osc_backup_port.ceph.pool.time.sleep', sleep)

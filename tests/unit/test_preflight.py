@@ -322,8 +322,8 @@ def test_in_image() -> None:
 def test_space() -> None:
     cluster = fake_ceph.Cluster()
     cluster.free = 5
-    assert preflight.check_space(cluster.pool(), 5) == []
-    [error] = preflight.check_space(cluster.pool(), 6)
+    assert preflight.check_space(cluster.pool(), {'new': 5}) == []
+    [error] = preflight.check_space(cluster.pool(), {'new': 6})
     assert 'has room for 5' in str(error)
     cluster.close()
 
