@@ -211,3 +211,25 @@ def test_nothing_in_the_pool_is_changed(chain: chains.Chain) -> None:
 
     assert (chain.cluster.dump() == before) is True
     assert not chain.cluster.images[BASE].watchers
+
+
+@pytest.mark.parametrize('damage', [(1,), (2,), (0, 1, 2), (None,)])
+@pytest.mark.parametrize('image_format', ['raw', 'rbd', 'rbd-diff'])
+def test_lost_object_maps_change_no_byte(
+    cluster: fake_ceph.Cluster, image_format: str, damage: tuple[int | None, ...]
+) -> None:
+    """Those of snapshots by their number, or that of the image as it is now."""
+    chain = chains.make_chain(cluster)
+    stored = cluster.images[chains.BASE]
+    for number in damage:
+        snapshot = '' if number is None else f'.{stored.snapshots[number].id:016x}'
+        cluster.connect().remove_object(f'rbd_object_map.{stored.id}{snapshot}')
+    file = chains.export(chain, 2, image_format)[0]
+    if image_format == 'raw':
+        assert chains.blocks_of_file(file) == chain.contents[2]
+    else:
+        target = fake_ceph.Cluster()
+        chains.import_(target, chain.backups[2], file)
+        content = target.dump_image(chains.BASE)['snapshots'][chains.snapshot(2)][1]
+        assert content == chain.contents[2]
+        target.close()
