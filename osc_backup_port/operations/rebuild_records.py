@@ -93,7 +93,8 @@ def _unreadable(scan: pool_scan.Scan, volume_id: str | None) -> Iterator[Skipped
     for name, problem in scan.unreadable.items():
         parsed = naming.parse_image(name)
         if parsed and volume_id in (None, parsed[0]):
-            yield Skipped(parsed[1], parsed[0], name, str(problem))
+            reason = ' '.join(filter(None, [problem.problem, problem.hint]))
+            yield Skipped(parsed[1], parsed[0], name, reason)
 
 
 def _chain(scan: pool_scan.Scan, image: pool_scan.Image) -> Iterator[Rebuilt | Skipped]:

@@ -90,9 +90,8 @@ class ListBackupImages(_PoolCommand):
             listing = list_images.run(pool, backups, not parsed_args.no_used, parsed_args.volume)
         self._rows = listing.rows
         if listing.problems:
-            told = [str(problem) for problem in listing.problems]
-            summary = f'{_count(len(told), "image")} could not be read:'
-            self.fail_after_output(errors.SomeFailed(summary, told))
+            summary = f'{_count(len(listing.problems), "image")} could not be read:'
+            self.fail_after_output(errors.SomeFailed(summary, listing.problems))
         headings = ('Backup ID', 'Size', 'Used', 'Status', 'Metadata', 'Image', 'Snapshot')
         more = ('Volume ID', 'Created At', 'Name', 'Project ID') if parsed_args.long else ()
         return headings + more, [

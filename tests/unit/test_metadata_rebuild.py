@@ -12,6 +12,7 @@
 
 """Records made of what lies in a pool, and nothing else."""
 
+import dataclasses
 import json
 import pathlib
 import typing
@@ -25,6 +26,7 @@ from osc_backup_port.operations import check_image, known_backups, rebuild_metad
 from osc_backup_port.operations.pool_scan import Image, Scan, Snapshot, VolumeMetadata
 from osc_backup_port.operations.rebuild_records import Rebuilt, Skipped, rebuild
 from tests.fakes import ceph as fake_ceph
+from tests.fakes import rbd
 from tests.unit import test_image_pool
 from tests.unit.records import ID, OTHER_ID, THIRD_ID, VOLUME_ID
 
@@ -198,3 +200,24 @@ class TestFiles:
     def test_nothing_there(self, cluster: fake_ceph.Cluster) -> None:
         with pytest.raises(errors.NotFound, match='no backup of volume'):
             rebuild_metadata.run(cluster.pool(), VOLUME_ID, None)
+
+
+def test_what_cannot_be_read_or_has_an_odd_name_is_not_left_out() -> None:
+    odd = f'backup.{OTHER_ID}.snap.nan'
+    base = dataclasses.replace(image(BASE), odd=(odd,))
+    problem = errors.CephError('It is broken.', 'Look at it.')
+    pool = Scan('backups', {BASE: base}, unreadable={OWN: problem})
+    first, second = rebuild(pool)
+    assert isinstance(first, Skipped)
+    assert (first.backup_id, first.image) == (OTHER_ID, BASE)
+    assert 'snap rename' in first.reason
+    assert second == Skipped(ID, VOLUME_ID, OWN, 'It is broken. Look at it.')
+    assert rebuild(pool, OTHER_VOLUME) == []
+
+
+def test_nothing_there_but_in_the_trash(cluster: fake_ceph.Cluster) -> None:
+    test_image_pool.make_image(cluster, OWN, test_image_pool.point(ID))
+    rbd.RBD().trash_move(cluster.connect(), OWN)
+    with pytest.raises(errors.NotFound, match=f'In its trash: {OWN}') as caught:
+        rebuild_metadata.run(cluster.pool(), VOLUME_ID, None)
+    assert 'trash restore' in str(caught.value)
