@@ -26,7 +26,7 @@ import re
 import types
 import typing
 
-from osc_backup_port import errors, record_rules, units
+from osc_backup_port import documents, errors, record_rules, units
 
 #: A record has about thirty short fields, some 2 KiB.  What is larger than
 #: this is some other file, perhaps the image itself.
@@ -87,6 +87,24 @@ class BackupRecord:
                 [f'  - {finding}' for finding in findings],
             )
         return cls(backup_service, compact, types.MappingProxyType(fields))
+
+    @classmethod
+    def of_fields(
+        cls,
+        backup_service: str | None,
+        fields: collections.abc.Mapping[str, typing.Any],
+        source: str = 'The backup record',
+    ) -> 'BackupRecord':
+        """Encode and check a record of which only the fields are at hand.
+
+        :param backup_service: None: the ``service`` field is taken
+        :raises errors.InvalidRecord: with every finding, not just the first
+        """
+        try:
+            url = cls.encode(fields)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise errors.InvalidRecord(f'{source}: its fields are no JSON ({error}).') from None
+        return cls.decode(backup_service, url, source)
 
     @staticmethod
     def encode(fields: collections.abc.Mapping[str, typing.Any]) -> str:
@@ -225,10 +243,10 @@ def _parse(text: str, source: str) -> dict[str, typing.Any]:
     except UnicodeDecodeError:
         raise _invalid(source, 'is the base64 of something that is not UTF-8 text') from None
     try:
-        fields = json.loads(decoded, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+        fields = documents.read_json(decoded)
         # Half of a surrogate pair passes as JSON and cannot be stored.
         json.dumps(fields, ensure_ascii=False).encode('utf-8')
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise _invalid(source, f'is not JSON ({error})') from None
     if not isinstance(fields, dict):
         raise _invalid(source, f'holds a JSON {record_rules.json_type(fields)}')
@@ -240,14 +258,3 @@ def _invalid(source: str, found: str) -> errors.InvalidRecord:
         f'{source}: backup_url {found}, expected the base64 of a JSON object.',
         _EXPORT_ANEW,
     )
-
-
-def _no_duplicates(pairs: list[tuple[str, typing.Any]]) -> dict[str, typing.Any]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise ValueError('a field is there twice')
-    return fields
-
-
-def _no_constant(text: str) -> typing.Any:
-    raise ValueError(f'{text} is not a JSON number')

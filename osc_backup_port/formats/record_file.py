@@ -10,75 +10,43 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""Read every file that the known ways to export a record leave behind.
+"""Record files: our own, and whatever else people have that holds records.
 
-These are: our own JSON; ``openstack volume backup record export`` in any of
-its formats; the table of ``cinder backup-export``, old and new; the body of the
-REST answer; and the bare strings that grep, awk and sed cut out of a table.
-Nothing in them is evaluated.
+Our own is JSON, and :func:`read_own` takes nothing else.  :func:`read_records` finds the
+records in the output of every client in every format, in what grep, mails, logs, tables
+and scripts make of it, and in any text around it.  Nothing in a file is evaluated.
 """
 
-import codecs
+import base64
 import collections.abc
-import dataclasses
 import json
 import re
 import typing
 
-from osc_backup_port import errors, units
+from osc_backup_port import documents, errors, units
 from osc_backup_port import record as record_module
+from osc_backup_port.formats import clean_text, record_parts, record_search
 
 #: A file may hold many records, one after the other.
 MAX_FILE_SIZE = 64 * units.MIB
+#: How many values the records of a file may have in all: some 16 000 records.
+MAX_VALUES = 500_000
 
-# What the two strings are called: by the API and the clients, and in the
-# tables of python-openstackclient.
-_SERVICE_NAMES = frozenset({'backup_service', 'backup service'})
-_URL_NAMES = frozenset({'backup_url', 'metadata'})
+# How many failures are told before the reading is given up.
+_MAX_FAILURES = 10
+# A place is shown with so many characters.
+_SHOWN = 40
 
-_BASE64 = re.compile(r'[A-Za-z0-9+/]+={0,2}')
-_DRIVER = re.compile(r'[A-Za-z_]\w*(?:\.\w+)+', re.ASCII)
-# A line of `-f yaml` or `-f shell` (with any --prefix), or of `set`.
-_KEY_LINE = re.compile(
-    r'\s*(?:- )?(?:export )?["\']?(?:\w*?)(backup_service|backup_url)["\']?\s*[:=]\s*(.*)',
-    re.ASCII,
+_IMAGE = re.compile(r'volume-(?P<volume>[0-9a-f-]{36})\.backup\.(?P<backup>[0-9a-f-]{36}|base)$')
+
+_HINT = (
+    'Expected what one of these writes: openstack volume backup metadata export <backup>; '
+    'openstack volume backup record export <backup>; cinder backup-export <backup>'
 )
-
-
-@dataclasses.dataclass
-class _Pair:
-    """The two strings of one record, as far as they are found."""
-
-    service: str | None = None
-    url: str | None = None
-    # The decoded form that our own JSON adds for people.
-    decoded: typing.Any = None
-    # A table that was wrapped, of which only the first line is left?
-    cut: bool = False
-
-
-def read_records(data: str | bytes, name: str) -> list[record_module.BackupRecord]:
-    """Return the records in a file, at least one.
-
-    :param data: the whole content of the file
-    :param name: what to call it in an error
-    :raises errors.InvalidRecord: there is none in it, or one is not valid;
-        every one that is not valid is named
-    """
-    text = _to_text(data, name).strip()
-    if not text:
-        raise errors.InvalidRecord(f'{name} is empty, expected a backup record.', _HINT)
-    if text.startswith(('{', '[')):
-        pairs = list(_read_json(text, name))
-    elif any(line.lstrip().startswith('|') for line in text.splitlines()):
-        pairs = list(_read_table(text))
-    elif any(_KEY_LINE.match(line) for line in text.splitlines()):
-        pairs = list(_read_keys(text))
-    else:
-        pairs = list(_read_bare(text, name))
-    if not pairs:
-        raise errors.InvalidRecord(f'{name}: there is no backup record in it.', _HINT)
-    return _decode_all(pairs, name)
+_HINT_TABLE = (
+    'It looks like one line of a table whose lines were wrapped (grep takes only '
+    'the first of them); give the whole output of cinder backup-export.'
+)
 
 
 def write_record(record: record_module.BackupRecord) -> str:
@@ -99,70 +67,180 @@ def write_record(record: record_module.BackupRecord) -> str:
     return f'{text}\n'
 
 
-_HINT = (
-    'Expected what one of these writes: openstack volume backup metadata export <backup>; '
-    'openstack volume backup record export <backup>; cinder backup-export <backup>'
-)
+def read_own(data: bytes, name: str) -> record_module.BackupRecord:
+    """Return the record in what :func:`write_record` made, and in nothing else.
+
+    :param name: what to call it in an error
+    :raises errors.InvalidRecord: it is something else
+    """
+    if len(data) > 4 * record_module.MAX_SIZE:
+        raise errors.InvalidRecord(f'{name}: has {len(data)} bytes; a record has some 2 KiB.')
+    try:
+        content = documents.read_json(data.decode('utf-8'))
+        driver, url = content['backup_service'], content['backup_url']
+        if not isinstance(url, str):
+            raise TypeError
+    except (ValueError, TypeError, KeyError):
+        raise errors.InvalidRecord(f'{name}: is not the file of a record.', _HINT) from None
+    record = record_module.BackupRecord.decode(driver, url, name)
+    if 'backup' in content:
+        _compare(content['backup'], record, name)
+    return record
 
 
-def _to_text(data: str | bytes, name: str) -> str:
+def read_records(data: str | bytes, name: str) -> list[record_module.BackupRecord]:
+    """Return the records in a file, at least one, each once.
+
+    :param data: the whole content of the file
+    :param name: what to call it in an error
+    :raises errors.InvalidRecord: there is none in it, or something in it looks like one
+        and is not valid; the first of these are named, with their places
+    """
     if len(data) > MAX_FILE_SIZE:
         found = units.human_size(len(data))
         raise errors.InvalidRecord(f'{name} is {found}; a record has some 2 KiB.', _HINT)
-    if isinstance(data, str):
-        return data.removeprefix('\ufeff')
-    # PowerShell writes UTF-16 where others write UTF-8.
-    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    try:
-        text = data.decode('utf-16' if wide else 'utf-8-sig')
-    except UnicodeDecodeError:
-        text = '\0'
-    if '\0' in text:
-        raise errors.InvalidRecord(
-            f'{name} is not a text, expected a backup record (is it the image?).', _HINT
-        )
-    return text
+    text = clean_text.clean(data.encode('utf-8', 'replace') if isinstance(data, str) else data)
+    if not text.strip():
+        raise errors.InvalidRecord(f'{name} is empty, expected a backup record.', _HINT)
+    if b'\0' in text:
+        raise _no_text(name)
+    reader = _Reader(text, name)
+    for part in record_parts.join(text, record_search.search(text)):
+        reader.take(part)
+        if len(reader.failures) >= _MAX_FAILURES:
+            break
+    return reader.result()
 
 
-def _decode_all(
-    pairs: collections.abc.Sequence[_Pair], name: str
-) -> list[record_module.BackupRecord]:
-    records = []
-    failures = []
-    for number, pair in enumerate(pairs, 1):
-        source = name if len(pairs) == 1 else f'{name}, record {number}'
+class _Reader:
+    """Makes records of what was found, and remembers what went wrong."""
+
+    def __init__(self, text: bytes, name: str) -> None:
+        self._text = text
+        self._name = name
+        self._records: dict[str, record_module.BackupRecord] = {}
+        # Where those begin that were put together of several lines.
+        self._joined: list[tuple[int, record_module.BackupRecord]] = []
+        self._values = 0
+        self.failures: list[errors.InvalidRecord] = []
+
+    def take(self, part: record_parts.Part) -> None:
         try:
-            records.append(_decode(pair, source))
+            record = self._record(part)
+            self._count(record)
+            if isinstance(part.found, record_search.Url) and part.found.is_joined:
+                self._joined.append((part.found.start, record))
+            known = self._records.setdefault(record.id, record)
+            if not known.says_the_same_as(record):
+                place = self._place(part.found.start)
+                raise errors.InvalidRecord(
+                    f'{place}: the record of backup {record.id} says something else than the one '
+                    'before it.',
+                    'Give the newer one only.',
+                )
         except errors.InvalidRecord as error:
-            failures.append(error)
-    if len(failures) == 1:
-        raise failures[0]
-    if failures:
-        raise errors.InvalidRecord.of_several(failures)
-    return records
+            self.failures.append(error)
 
-
-def _decode(pair: _Pair, source: str) -> record_module.BackupRecord:
-    if pair.url is None:
-        raise errors.InvalidRecord(f'{source} has a backup_service and no backup_url.', _HINT)
-    try:
-        record = record_module.BackupRecord.decode(pair.service, pair.url, source)
-    except errors.InvalidRecord as error:
-        if pair.cut:
-            raise errors.InvalidRecord(
-                error.in_one_line(),
-                'It looks like one line of a table whose lines were wrapped (grep takes only '
-                'the first of them); give the whole output of cinder backup-export.',
-            ) from None
-        raise
-    if pair.decoded is not None and pair.decoded != dict(record.fields):
-        names = sorted(_differences(pair.decoded, record.fields))
+    def result(self) -> list[record_module.BackupRecord]:
+        self._check_joined()
+        if not self.failures and self._records:
+            return list(self._records.values())
+        if len(self.failures) == 1:
+            raise self.failures[0]
+        if self.failures:
+            if len(self.failures) >= _MAX_FAILURES:
+                more = f'{self._name}: there may be more; these were the first.'
+                self.failures.append(errors.InvalidRecord(more))
+            raise errors.InvalidRecord.of_several(self.failures)
+        try:
+            self._text.decode('utf-8')
+        except UnicodeDecodeError:
+            raise _no_text(self._name) from None
+        start = len(self._text) - len(self._text.lstrip())
         raise errors.InvalidRecord(
-            f'{source}: backup and backup_url tell different things about {", ".join(names)}.',
-            'backup_url is the record, backup only shows it; was one of them edited? Export the '
-            'record anew, or remove backup from the file to trust backup_url.',
+            f'{self._name}: there is no backup record in it. '
+            f'It begins in {self._line(start)} with {self._shown(start)}.',
+            _HINT,
         )
-    return record
+
+    def _check_joined(self) -> None:
+        """See that the lines of a record are not those of two records.
+
+        Each half of it may name another volume, or another backup.
+        """
+        for start, record in self._joined:
+            image = _IMAGE.match(record.base_image or '')
+            is_full = record.parent_id is None
+            if image and (
+                image['volume'] != record.volume_id
+                or (is_full and image['backup'] not in {record.id, 'base', *self._records})
+            ):
+                self.failures.append(
+                    errors.InvalidRecord(
+                        f'{self._place(start)}: the lines of this record do not belong together: '
+                        f'it is of backup {record.id}, and the image is {record.base_image}.',
+                        _HINT,
+                    )
+                )
+
+    def _record(self, part: record_parts.Part) -> record_module.BackupRecord:
+        place = self._place(part.found.start)
+        if isinstance(part.found, record_search.Damage):
+            raise self._damage(part.found, place)
+        if isinstance(part.found, record_search.Fields):
+            return record_module.BackupRecord.of_fields(part.driver, part.found.fields, place)
+        url = base64.b64encode(part.found.content).decode('ascii')
+        record = record_module.BackupRecord.decode(part.driver, url, place)
+        if part.shown:
+            _compare(part.shown.fields, record, place)
+        return record
+
+    def _damage(self, damage: record_search.Damage, place: str) -> errors.InvalidRecord:
+        line = self._line_start(damage.start)
+        is_row = self._text[line : line + 200].lstrip().startswith(b'|')
+        return errors.InvalidRecord(
+            f'{place}: no backup record can be made of {self._shown(damage.start)}: '
+            f'{damage.problem}. It ends before {self._shown(damage.end)}.',
+            _HINT_TABLE if is_row and b'\n+-' not in self._text else _HINT,
+        )
+
+    def _count(self, record: record_module.BackupRecord) -> None:
+        self._values += len(record.fields) + len(record.backup_url) // 64
+        if self._values > MAX_VALUES:
+            self.failures.clear()
+            raise errors.InvalidRecord(
+                f'{self._name}: holds more than {len(self._records)} records, which are too many '
+                'for one file.',
+                'Split it, or export into a directory: openstack volume backup metadata export '
+                '--all --directory <directory>',
+            )
+
+    def _place(self, start: int) -> str:
+        return f'{self._name}, {self._line(start)}'
+
+    def _line_start(self, start: int) -> int:
+        return self._text.rfind(b'\n', 0, start) + 1
+
+    def _line(self, start: int) -> str:
+        line = self._text.count(b'\n', 0, start) + 1
+        before = self._text[self._line_start(start) : start]
+        column = len(before.translate(None, bytes(range(0x80, 0xC0)))) + 1
+        return f'line {line}, column {column}'
+
+    def _shown(self, start: int) -> str:
+        content = self._text[start : start + 4 * _SHOWN].decode('utf-8', 'replace')
+        return ascii(content[:_SHOWN])
+
+
+def _compare(shown: typing.Any, record: record_module.BackupRecord, name: str) -> None:
+    if shown == dict(record.fields):
+        return
+    names = sorted(_differences(shown, record.fields))
+    raise errors.InvalidRecord(
+        f'{name}: backup and backup_url tell different things about {", ".join(names)}.',
+        'backup_url is the record, backup only shows it; was one of them edited? Export the '
+        'record anew, or remove backup from the file to trust backup_url.',
+    )
 
 
 def _differences(shown: typing.Any, fields: collections.abc.Mapping[str, typing.Any]) -> set[str]:
@@ -173,124 +251,7 @@ def _differences(shown: typing.Any, fields: collections.abc.Mapping[str, typing.
     return {name for name in names if shown.get(name, missing) != fields.get(name, missing)}
 
 
-def _read_json(text: str, name: str) -> collections.abc.Iterator[_Pair]:
-    """One object, a list of them, or one after the other."""
-    decoder = json.JSONDecoder()
-    position = 0
-    while position < len(text):
-        try:
-            value, position = decoder.raw_decode(text, position)
-        except (ValueError, RecursionError) as error:
-            raise errors.InvalidRecord(f'{name} is not JSON ({error}).', _HINT) from None
-        for item in value if isinstance(value, list) else [value]:
-            yield _pair_of_object(item, name)
-        while position < len(text) and text[position] in ' \t\r\n,':
-            position += 1
-
-
-def _pair_of_object(item: typing.Any, name: str) -> _Pair:
-    if isinstance(item, dict) and isinstance(item.get('backup-record'), dict):
-        item = item['backup-record']
-    pair = _Pair()
-    if isinstance(item, dict):
-        for key, value in item.items():
-            if key.lower() in _SERVICE_NAMES:
-                pair.service = value
-            # A record that is already decoded has its own "metadata".
-            elif key.lower() in _URL_NAMES and isinstance(value, str):
-                pair.url = value
-        pair.decoded = item.get('backup')
-    if pair.url is None:
-        raise errors.InvalidRecord(
-            f'{name} has no text named backup_url, expected backup_service and backup_url.', _HINT
-        )
-    return pair
-
-
-def _read_table(text: str) -> collections.abc.Iterator[_Pair]:
-    """Tables with two columns, whose long lines may be wrapped.
-
-    A line that was wrapped has nothing in its first column.  Old tables have
-    their texts in the middle of the column.
-    """
-    rows: list[tuple[str, str]] = []
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    for line in lines:
-        cells = [cell.strip() for cell in line.strip('|').split('|')]
-        if not line.startswith('|') or len(cells) != 2:
-            continue
-        if cells[0] or not rows:
-            rows.append((cells[0], cells[1]))
-        else:
-            rows[-1] = (rows[-1][0], rows[-1][1] + cells[1])
-    # grep leaves no frame.
-    framed = any(line.startswith('+') for line in lines)
-    yield from _pairs(rows, cut=not framed)
-
-
-def _read_keys(text: str) -> collections.abc.Iterator[_Pair]:
-    """Lines of ``name: value`` or ``name="value"``; a value may be wrapped."""
-    rows: list[tuple[str, str]] = []
-    going_on = False
-    for line in text.splitlines():
-        match = _KEY_LINE.match(line)
-        if match:
-            value = match[2].strip()
-            going_on = True
-            # A block of YAML begins on the next line.
-            rows.append((match[1], '' if re.fullmatch(r'[>|][+-]?', value) else _unquote(value)))
-        elif going_on and _BASE64.fullmatch(_unquote(line.strip())):
-            rows[-1] = (rows[-1][0], rows[-1][1] + _unquote(line.strip()))
-        else:
-            going_on = False
-    yield from _pairs(rows)
-
-
-def _unquote(value: str) -> str:
-    return value.strip('\'", \t')
-
-
-def _read_bare(text: str, name: str) -> collections.abc.Iterator[_Pair]:
-    """``-f value``, bare base64, or an import command with its arguments."""
-    pair = _Pair()
-    for word in map(_unquote, text.split()):
-        if _DRIVER.fullmatch(word):
-            if pair.url is not None:
-                yield pair
-            pair = _Pair(service=word)
-        elif _is_command(word) and not pair.url:
-            continue
-        elif _BASE64.fullmatch(word):
-            pair.url = (pair.url or '') + word
-        else:
-            raise errors.InvalidRecord(
-                f'{name}: {word[:40]!r} is no part of a backup record.', _HINT
-            )
-    if pair.service or pair.url:
-        yield pair
-
-
-def _is_command(word: str) -> bool:
-    return word in {
-        '$', '#', 'backup', 'backup-import', 'cinder', 'import', 'openstack', 'record', 'volume',
-    }  # fmt: skip
-
-
-def _pairs(
-    rows: collections.abc.Iterable[tuple[str, str]], cut: bool = False
-) -> collections.abc.Iterator[_Pair]:
-    """Put the rows of one record together; a name that comes again begins the next."""
-    pair = _Pair(cut=cut)
-    for key, value in rows:
-        if key.lower() in _SERVICE_NAMES:
-            if pair.service is not None:
-                yield pair
-                pair = _Pair(cut=cut)
-            pair.service = value
-        elif key.lower() in _URL_NAMES:
-            if pair.url is not None:
-                yield pair
-                pair = _Pair(cut=cut)
-            pair.url = value
-    if pair.service is not None or pair.url is not None:
-        yield pair
+def _no_text(name: str) -> errors.InvalidRecord:
+    return errors.InvalidRecord(
+        f'{name} is not a text, expected a backup record (is it the image?).', _HINT
+    )

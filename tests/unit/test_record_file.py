@@ -10,18 +10,22 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
+import collections.abc
 import json
 import pathlib
+import subprocess
+import sys
 import textwrap
+import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from osc_backup_port import errors
 from osc_backup_port.formats import record_file
 from osc_backup_port.record import BackupRecord
-from tests.unit import records
+from tests.unit import record_forms, records
 
 GOLDEN = records.DATA / 'records'
 GOLDEN_2015 = records.DATA / 'records-2015'
@@ -128,18 +132,284 @@ def test_file_cut_anywhere_is_refused(data: st.DataObject) -> None:
     )
 
 
-def test_block_of_yaml() -> None:
-    record = records.make_record()
-    lines = textwrap.wrap(record.backup_url, 70)
-    text = f'- backup_service: {record.backup_service}\n  backup_url: >-\n    ' + '\n    '.join(
-        lines
+#: With everything in it that a wrapping may trip over: quotes, braces, both of the
+#: characters in which the alphabets of base64 differ.
+AWKWARD = records.make_record(
+    display_name='täglich "a|b" \'x\' {',
+    display_description='for $HOME \\x <>?>?~ %2B &amp; \n- a: b',
+    metadata={'a': 'b>?', '{"id": 1}': 'v'},
+)
+
+
+@pytest.mark.parametrize('form', record_forms.FORMS, ids=lambda form: form.__name__)
+def test_every_form_of_people(form: collections.abc.Callable[[BackupRecord], str]) -> None:
+    assert '+' in AWKWARD.backup_url
+    assert '/' in AWKWARD.backup_url
+    for encode in record_forms.ENCODINGS:
+        assert read(encode(form(AWKWARD))) == [AWKWARD]
+    for wrapping in record_forms.WRAPPINGS:
+        try:
+            assert read(wrapping(form(AWKWARD))) == [AWKWARD]
+        except errors.InvalidRecord:
+            # YAML lives on the beginnings of its lines.
+            assert 'decoded_yaml' in form.__name__
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_several_in_any_forms(data: st.DataObject) -> None:
+    ids = [records.ID, records.OTHER_ID, records.THIRD_ID]
+    items = [records.make_record(id=one, display_name=None) for one in ids]
+    forms = [data.draw(st.sampled_from(record_forms.FORMS)) for _ in items]
+    text = '\n\n'.join(form(item) for form, item in zip(forms, items, strict=True))
+    assert read(data.draw(st.sampled_from(record_forms.ENCODINGS))(text)) == items
+
+
+@settings(deadline=None)
+@given(st.data(), st.text(st.characters(codec='utf-8'), max_size=200))
+def test_damage_gives_that_record_or_an_error(data: st.DataObject, junk: str) -> None:
+    # Nothing in decoded fields could tell that a letter is another one.
+    forms = [form for form in record_forms.FORMS if 'decoded' not in form.__name__]
+    text = data.draw(st.sampled_from(forms))(AWKWARD)
+    start = data.draw(st.integers(0, len(text)))
+    end = data.draw(st.integers(start, min(len(text), start + 20)) | st.just(len(text)))
+    try:
+        found = read(text[:start] + data.draw(st.sampled_from(['', junk])) + text[end:])
+    except errors.InvalidRecord:
+        return
+    for record in found:
+        assert record.id == AWKWARD.id
+        assert record.volume_id == AWKWARD.volume_id
+        assert record.base_image == AWKWARD.base_image
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_halves_of_two_records_are_no_record(data: st.DataObject) -> None:
+    other_volume = records.THIRD_ID
+    other = records.make_record(
+        id=records.OTHER_ID,
+        volume_id=other_volume,
+        service_metadata=json.dumps({'base': f'volume-{other_volume}.backup.{records.OTHER_ID}'}),
     )
-    assert read(text) == [record]
+    forms = [form for form in record_forms.FORMS if 'decoded' not in form.__name__]
+    form = data.draw(st.sampled_from(forms))
+    one, two = (form(item).splitlines(keepends=True) for item in (records.make_record(), other))
+    lines = one[: data.draw(st.integers(0, len(one)))] + two[data.draw(st.integers(0, len(two))) :]
+    cut = data.draw(st.integers(0, len(records.make_record().backup_url)))
+    halves = f'{records.make_record().backup_url[:cut]}\n{other.backup_url[cut:]}\n'
+    for text in (''.join(lines), halves):
+        try:
+            found = read(text)
+        except errors.InvalidRecord:
+            continue
+        assert all(record in (records.make_record(), other) for record in found)
 
 
-def test_warning_before_json() -> None:
-    record = records.make_record()
-    assert read('/usr/lib/x.py:1: UserWarning\n' + record_file.write_record(record)) == [record]
+@pytest.mark.parametrize(
+    ('lines', 'expected'),
+    [
+        ([76, 76, 40], True),
+        ([60, 76, 40], True),
+        ([70, 6, 70, 6, 70, 6, 20], True),
+        ([600, 700], False),
+        ([76, 60, 76, 40], False),
+        ([76, 76, 80], False),
+    ],
+)
+def test_lines_of_any_length_are_no_record(lines: list[int], expected: bool) -> None:
+    url, pieces = records.make_record().backup_url, []
+    for size in lines[:-1]:
+        pieces.append(url[:size])
+        url = url[size:]
+    rest = [url] if len(lines) == 2 else record_forms.wrap(url, max(lines[:2]))
+    if lines[-1] == 80:
+        rest = [url[:76], url[76:156], *record_forms.wrap(url[156:], 76)]
+    text = '\n'.join([*pieces, *rest])
+    if expected and lines[1] != 6:
+        assert read(text) == [records.make_record()]
+    elif not expected:
+        with pytest.raises(errors.InvalidRecord, match='do not belong together'):
+            read(text)
+
+
+def test_lines_that_were_wrapped_twice() -> None:
+    lines = record_forms.wrap(records.make_record().backup_url, 76)
+    text = '\n'.join(f'> {line[:70]}\n{line[70:]}' for line in lines)
+    assert read(text) == [records.make_record()]
+
+
+def test_show_of_the_client_is_no_record() -> None:
+    for wrapping in record_forms.WRAPPINGS[-6:-4]:
+        with pytest.raises(errors.InvalidRecord, match='there is no backup record in it'):
+            read(wrapping(''))
+
+
+def test_a_record_that_begins_is_never_passed_over() -> None:
+    whole = records.make_record()
+    other = records.make_record(id=records.OTHER_ID)
+    for cut in (7, 100, len(other.backup_url) // 2, len(other.backup_url) - 3):
+        for text in (
+            f'{whole.backup_url}\n\n{other.backup_url[:cut]}\n',
+            f'{other.backup_url[:cut]}\n\n{whole.backup_url}\n',
+            f'{record_forms.pretty(whole)}\n{record_forms.pretty(other)[: cut + 80]}',
+        ):
+            with pytest.raises(errors.InvalidRecord, match=r'line .*, column'):
+                read(text)
+
+
+def test_a_record_that_ends_is_never_passed_over() -> None:
+    whole = records.make_record()
+    other = records.make_record(id=records.OTHER_ID).backup_url
+    for cut in (20, 101, 502, len(other) - 200):
+        with pytest.raises(errors.InvalidRecord, match='without its beginning'):
+            read(f'{other[cut:]}\n\n{record_forms.table(whole)}')
+
+
+def test_a_driver_without_a_record_is_never_passed_over() -> None:
+    whole = record_forms.pretty(records.make_record())
+    for text in (
+        f'{whole}\nbackup_service: {records.CEPH}\n',
+        f'backup_service: {records.CEPH}\n{whole}',
+    ):
+        with pytest.raises(errors.InvalidRecord, match='no backup_url'):
+            read(text)
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        'backup_service: {nfs}\nbackup_url: {url}\n',
+        'cinder backup-import {nfs} {url}\n',
+        '{nfs}\n{url}\n',
+        "export backup_url='{url}'\nexport backup_service='{nfs}'\n",
+        '{nfs},{url}\n',
+    ],
+)
+def test_another_driver_beside_the_record(text: str) -> None:
+    nfs = 'cinder.backup.drivers.nfs.NFSBackupDriver'
+    with pytest.raises(errors.InvalidRecord, match='expected the same driver in both'):
+        read(text.format(nfs=nfs, url=records.make_record().backup_url))
+
+
+def test_drivers_of_several_records() -> None:
+    nfs = 'cinder.backup.drivers.nfs.NFSBackupDriver'
+    items = [
+        records.make_record(service=None),
+        records.make_record(nfs, service=None, id=records.OTHER_ID, service_metadata=None),
+        records.make_record(id=records.THIRD_ID),
+    ]
+    for form in (record_forms.value, record_forms.url_first, record_forms.as_yaml):
+        assert read(''.join(map(form, items))) == items
+
+
+def test_the_same_record_twice() -> None:
+    item = records.make_record()
+    moved = records.make_record(updated_at='2026-12-01T00:00:00Z')
+    assert read(record_forms.table(item) + record_file.write_record(item)) == [item]
+    assert read(record_forms.table(item) + record_forms.bare(moved)) == [item]
+    with pytest.raises(errors.InvalidRecord, match='says something else'):
+        read(record_forms.table(item) + record_forms.bare(records.make_record(size=2)))
+
+
+def test_only_our_own_file_is_our_own() -> None:
+    item = records.make_record()
+    own = record_file.write_record(item).encode()
+    assert record_file.read_own(own, 'x') == item
+    for data in (
+        record_forms.table(item).encode(),
+        own + own,
+        b'# ' + own,
+        b'{}',
+        b'[' * 2000,
+        own.replace(b'"container": "backups"', b'"container": "other"'),
+    ):
+        with pytest.raises(errors.InvalidRecord):
+            record_file.read_own(data, 'x')
+
+
+HOSTILE: dict[str, tuple[bytes, bytes]] = {
+    'words': (b'', b'A '),
+    'label and lines': (b'backup_url: A\n', b'A\n'),
+    'narrow table': (b'+-+\n| backup_url | A |\n', b'| | A |\n'),
+    'bad records': (b'', b'{"backup_url":"AAAA"}'),
+    'label and spaces': (b'backup_url', b' '),
+    'label and quotes': (b'backup_url: ', b'"'),
+    'backslashes': (b'backup_url: A', b'\\'),
+    'beginnings': (b'', b'eyJ '),
+    'one beginning': (b'', b'eyJ'),
+    'other objects': (b'', b'eyIiOjF9 '),
+    'drivers': (b'', b'cinder.backup.drivers.ceph.CephBackupDriver '),
+    'told drivers': (b'', b'backup_service: cinder.backup.drivers.ceph\n'),
+    'colours': (b'', b'xx\x1b[m'),
+    'titles': (b'', b'\x1b]'),
+    'fields': (b'', b'{"service_metadata":'),
+    'fields in a string': (b'', b'\\"service_metadata\\":'),
+    'fields in YAML': (b'', b'\nservice_metadata: x'),
+    'fields behind YAML': (b'service_metadata: x', b'\na: x'),
+    'shown': (b'', b'"backup":{}'),
+    'shown in itself': (b'', b'"backup":{'),
+    'braces': (b'', b'{'),
+    'long words': (b'', b'A' * 40 + b' '),
+    'long text': (b'', b'I' * 40 + b'\n'),
+    'log': (b'eyJk\n', b'2026-11-27 23:02:00 a b c d e f g h i\n'),
+    'narrow beginnings': (b'', b'e   \n   '),
+    'UTF-16': (b'', 'eyJ€ '.encode('utf-16-le')),
+    'no UTF-8': (b'', b'\xff'),
+}
+
+
+@pytest.mark.parametrize('name', HOSTILE)
+def test_time_grows_with_the_size_only(name: str) -> None:
+    beginning, more = HOSTILE[name]
+
+    def seconds(size: int) -> float:
+        data = beginning + more * (size // len(more))
+        began = time.process_time()
+        with pytest.raises(errors.InvalidRecord) as caught:
+            read(data)
+        assert len(str(caught.value)) < 8000
+        return time.process_time() - began
+
+    small, large = seconds(1 << 15), seconds(1 << 18)
+    # Eight times as much; what is quadratic would take 64 times as long.
+    assert large < 24 * small + 0.5
+
+
+@pytest.mark.parametrize('name', ['colours', 'records', 'properties'])
+def test_memory_is_bounded(name: str) -> None:
+    script = """if True:
+        import json, resource, sys
+        from osc_backup_port import errors
+        from osc_backup_port.formats import record_file
+        from tests.unit import record_forms, records, test_record_file
+        size = 64 << 20
+        if sys.argv[1] in test_record_file.HOSTILE:
+            beginning, more = test_record_file.HOSTILE[sys.argv[1]]
+            data = beginning + more * (size // len(more) - 1)
+        else:
+            changes = {'metadata': {str(n): '' for n in range(3000)}}
+            record = records.make_record(**changes if sys.argv[1] == 'properties' else {})
+            first, second = record.backup_url[:32], record.backup_url[32:]
+            text = record.backup_url + '\\n'
+            data = bytearray()
+            for number in range(size // len(text)):
+                fields = {**record.fields, 'id': '%08x' % number + records.ID[8:]}
+                data += records.encode(fields).encode() + b'\\n'
+                if number > 20_000:
+                    break
+            data = bytes(data)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        try:
+            record_file.read_records(data, 'x')
+            sys.exit('taken')
+        except errors.InvalidRecord as error:
+            assert len(str(error)) < 8000
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print(before >> 10, peak >> 10)
+        assert peak < 256 << 10, peak
+    """
+    subprocess.run([sys.executable, '-c', script, name], check=True, cwd=records.DATA.parents[2])
 
 
 def test_wrapped_table_after_grep() -> None:
@@ -165,16 +435,16 @@ def test_edited_backup_is_noticed() -> None:
         (b'\xef\xbb\xbf \n', 'is empty'),
         (b'rbd image v2\n\0\0', 'is not a text'),
         (b'\xff\xd8\xff\xe0', 'is not a text'),
-        ('{"backup_service": "x"', 'is not JSON'),
-        ('{"id": "x", "metadata": {}}', 'no text named backup_url'),
-        ('{"backup_url": 5}', 'no text named backup_url'),
+        ('{"backup_service": "x"', 'no backup_url'),
+        ('{"id": "x", "metadata": {}}', 'no backup record'),
+        ('{"backup_url": 5}', 'line 1, column 16: no backup record can be made of'),
         ('[]', 'no backup record'),
-        ('[1]', 'no text named backup_url'),
-        ('[' * 100_000, 'is not JSON'),
+        ('[1]', 'no backup record'),
+        ('[' * 100_000, 'no backup record'),
         ('| a | b |\n', 'no backup record'),
         ('backup_service=cinder.backup.drivers.nfs\n', 'no backup_url'),
-        ('cinder.backup.drivers.nfs\n', 'no backup_url'),
-        ('ERROR: not found', 'is no part of a backup record'),
+        ('cinder.backup.drivers.nfs\n', 'no backup record'),
+        ('\n ERROR: \x07not found', "begins in line 2, column 2 with 'ERROR: not found'"),
         (b'A' * (record_file.MAX_FILE_SIZE + 1), 'is 64.0 MiB'),
     ],
 )
@@ -190,5 +460,6 @@ def test_every_bad_record_is_named() -> None:
     bad = json.dumps({'backup_service': records.CEPH, 'backup_url': 'abc'})
     with pytest.raises(errors.InvalidRecord) as caught:
         read(f'{bad}\n{good}\n{bad}')
-    assert 'x, record 1:' in caught.value.problem
-    assert 'x, record 3:' in str(caught.value)
+    lines = str(caught.value).splitlines()
+    assert lines[0].startswith('x, line 1, column 82: no backup record can be made of')
+    assert lines[1].startswith(f'x, line {good.count(chr(10)) + 3}, column 82: no backup record')
