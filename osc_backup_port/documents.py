@@ -54,7 +54,7 @@ def read_yaml(text: str) -> typing.Any:
     base = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
     try:
         _check_yaml_events(yaml, base, text)
-        return yaml.load(text, Loader=_yaml_loader(yaml, base))  # noqa: S506 - it is a safe one
+        return yaml.load(text, Loader=_yaml_loader(base))  # noqa: S506 - it is a safe one
     except (yaml.YAMLError, RecursionError, *_OF_CONSTRUCTORS) as error:
         raise ValueError(_first_lines(str(error))) from None
 
@@ -137,7 +137,7 @@ def _check_yaml_events(yaml: typing.Any, base: typing.Any, text: str) -> None:
             depth -= 1
 
 
-def _yaml_loader(yaml: typing.Any, base: typing.Any) -> typing.Any:
+def _yaml_loader(base: typing.Any) -> typing.Any:
     class Loader(base):  # type: ignore[misc]
         pass
 

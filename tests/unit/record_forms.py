@@ -245,7 +245,7 @@ def decoded_nested(record: BackupRecord) -> str:
     return json.dumps({'results': [{'backup': {'x': {}}, 'out': [dict(record.fields)]}]})
 
 
-def own_without_strings(record: BackupRecord) -> str:
+def decoded_in_own(record: BackupRecord) -> str:
     return json.dumps({'backup': dict(record.fields)}, indent=1)
 
 
@@ -261,7 +261,7 @@ FORMS: list[Callable[[BackupRecord], str]] = [
     command_with_options, command_over_lines, markdown, html_table, html_broken, xml, bare,
     unpadded, url_safe, words, mime, quoted_printable, python_lines, yaml_dumped, decoded,
     decoded_unicode, decoded_python, decoded_yaml, decoded_yaml_list, decoded_escaped,
-    decoded_nested, own_without_strings, own_sorted,
+    decoded_nested, decoded_in_own, own_sorted,
 ]  # fmt: skip
 
 
