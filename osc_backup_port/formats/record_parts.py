@@ -54,8 +54,8 @@ def join(
 ) -> collections.abc.Iterator[Part]:
     """Yield each record with what belongs to it, in the order of the text.
 
-    A driver belongs to the record behind it.  Where the first one stands behind the
-    first record, it belongs to the record before it.  The fields that are shown belong
+    A driver belongs to the record behind it, or, where the record before it has none
+    yet and agrees with it, to that one.  The fields that are shown belong
     to the record right before them; where something else comes between, to the record
     behind them.
     """
@@ -71,7 +71,6 @@ class _Joiner:
         self._last: Part | None = None
         self._services: list[record_search.Service] = []
         self._shown: record_search.Fields | None = None
-        self._is_driver_first: bool | None = None
 
     def add(self, found: record_search.Found) -> collections.abc.Iterator[Part]:
         if isinstance(found, record_search.Service):
@@ -79,8 +78,6 @@ class _Joiner:
         elif isinstance(found, record_search.Fields) and found.is_shown:
             yield from self._add_shown(found)
         else:
-            if self._is_driver_first is None:
-                self._is_driver_first = False
             following = Part(found)
             if (
                 self._shown
@@ -122,8 +119,6 @@ class _Joiner:
         self._last = following
 
     def _add_service(self, service: record_search.Service) -> collections.abc.Iterator[Part]:
-        if self._is_driver_first is None:
-            self._is_driver_first = True
         if self._services and not self._services[-1].is_told:
             self._services.pop()
         self._services.append(service)
@@ -152,9 +147,11 @@ class _Joiner:
         yield from map(_lonely, services)
 
     def _is_of_last(self, following: Part, service: record_search.Service) -> bool:
+        """Tell whether the one driver between two records belongs to the first of them."""
         if self._last is None or not self._last.agrees(service.name):
             return False
-        return not self._is_driver_first or not following.agrees(service.name)
+        is_claimed = following.inside is not None and following.agrees(service.name)
+        return self._last.inside is not None or not is_claimed
 
     def _counts(self, service: record_search.Service, following: Part | None) -> bool:
         """Tell whether a name that nothing says to be the driver is it by its place."""
