@@ -21,6 +21,11 @@ import dataclasses
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from osc_backup_port import units
+
+#: The largest metadata of a volume, in its object or in its file; it has some 2 KiB.
+MAX_VOLUME_METADATA = units.MIB
+
 
 class Extent(NamedTuple):
     """A range of an image that changed: into data, or into a hole."""

@@ -17,14 +17,14 @@ import hashlib
 import shlex
 from collections.abc import Iterator
 
-from osc_backup_port import errors, model, record, units
+from osc_backup_port import errors, model, record
 from osc_backup_port.archive import manifest, names, sealed
 from osc_backup_port.archive import store as archive_store
 from osc_backup_port.ceph import naming
 from osc_backup_port.formats import record_file
 
 #: The largest record, and the largest metadata of a volume.  Both have some 2 KiB.
-MAX_SMALL_FILE = units.MIB
+MAX_SMALL_FILE = model.MAX_VOLUME_METADATA
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -238,12 +238,12 @@ def read_record(where: str, backup_id: str, content: bytes | None) -> record.Bac
     if content is None:
         raise sealed.damaged(where, 'is missing')
     try:
-        records = record_file.read_records(content, where)
+        item = record_file.read_own(content, where)
     except errors.InvalidInput as error:
         raise sealed.damaged(where, error.in_one_line().rstrip('.')) from error
-    if [found.id for found in records] != [backup_id]:
+    if item.id != backup_id:
         raise sealed.damaged(where, 'is not the record of that backup')
-    return records[0]
+    return item
 
 
 def check_record(where: str, image: str, size: int, item: record.BackupRecord) -> None:

@@ -22,7 +22,7 @@ import hashlib
 import json
 import typing
 
-from osc_backup_port import errors, units
+from osc_backup_port import documents, errors, units
 
 #: The largest document that is read: one with 400 000 segments or so, each of
 #: which takes some 160 bytes.
@@ -71,8 +71,8 @@ def read(content: bytes, name: str) -> tuple[dict[str, typing.Any], object]:
     if values > 64 + len(content) // _BYTES_PER_VALUE:
         raise damaged(name, f'has {values} values in {len(content)} bytes, which is too many')
     try:
-        document = json.loads(content, object_pairs_hook=_without_duplicates)
-    except (ValueError, RecursionError) as error:
+        document = documents.read_json(content)
+    except ValueError as error:
         raise damaged(name, f'is not valid JSON: {error}') from None
     if not isinstance(document, dict):
         raise damaged(name, f'holds {type(document).__name__}, expected an object')
@@ -109,10 +109,3 @@ def forged(name: str, problem: str) -> errors.ForgedArchive:
 
 def _digest(document: collections.abc.Mapping[str, typing.Any]) -> str:
     return hashlib.sha256(canonical(document)).hexdigest()
-
-
-def _without_duplicates(pairs: list[tuple[str, typing.Any]]) -> dict[str, typing.Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError('a key stands there twice')
-    return result

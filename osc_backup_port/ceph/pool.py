@@ -24,8 +24,6 @@ from typing import Any, NamedTuple
 from osc_backup_port import errors, model
 from osc_backup_port.ceph import commands, faults, handles, image, lease, new_images
 
-#: An object with the metadata of a volume has some 2 KiB.
-_LARGEST_OBJECT = 1 << 20
 #: Seconds: osd_client_watch_timeout is 30.
 _WATCH_TIMEOUT = 40
 #: Two bits for each object of an image: enough for 1 PiB.
@@ -318,18 +316,34 @@ class Pool:
             held.release()
 
     def read_object(self, name: str) -> bytes | None:
-        """Return the content of a small object, None where there is none."""
+        """Return the content of a small object, None where there is none.
+
+        :raises InvalidInput: it is larger than the metadata of a volume can be
+        """
         try:
             with self._translated(f'object {name}'):
-                content: bytes = self._ioctx.read(name, _LARGEST_OBJECT)
+                content: bytes = self._ioctx.read(name, model.MAX_VOLUME_METADATA + 1)
         except errors.NotFound:
             return None
+        self._check_size(name, content)
         return content
 
     def write_object(self, name: str, content: bytes) -> None:
-        """Write a small object as a whole."""
+        """Write a small object as a whole.
+
+        :raises InvalidInput: it is larger than what :meth:`read_object` would read
+        """
+        self._check_size(name, content)
         with self._translated(f'object {name}'):
             self._ioctx.write_full(name, content)
+
+    def _check_size(self, name: str, content: bytes) -> None:
+        if len(content) > model.MAX_VOLUME_METADATA:
+            raise errors.InvalidInput(
+                f'Object {name} for pool {self.name}: has more than {model.MAX_VOLUME_METADATA} '
+                'bytes; the metadata of a volume has some 2 KiB.',
+                f'Look at it: {self.commands.rados("get", name, "-")}',
+            )
 
     def remove_object(self, name: str) -> None:
         """Remove an object; not being there is fine."""

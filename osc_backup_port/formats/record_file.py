@@ -169,11 +169,13 @@ class _Reader:
         Each half of it may name another volume, or another backup.
         """
         for start, record in self._joined:
+            if len(self.failures) >= _MAX_FAILURES:
+                return
             image = _IMAGE.match(record.base_image or '')
             is_full = record.parent_id is None
             if image and (
                 image['volume'] != record.volume_id
-                or (is_full and image['backup'] not in {record.id, 'base', *self._records})
+                or (is_full and not self._is_known(image['backup'], record.id))
             ):
                 self.failures.append(
                     errors.InvalidRecord(
@@ -183,8 +185,18 @@ class _Reader:
                     )
                 )
 
+    def _is_known(self, backup_id: str, own_id: str) -> bool:
+        return backup_id in (own_id, 'base') or backup_id in self._records
+
     def _record(self, part: record_parts.Part) -> record_module.BackupRecord:
-        place = self._place(part.found.start)
+        try:
+            return self._decode(part, self._name)
+        except errors.InvalidRecord:
+            # To find out the place takes time, so it is done only where it is told.
+            self._decode(part, self._place(part.found.start))
+            raise
+
+    def _decode(self, part: record_parts.Part, place: str) -> record_module.BackupRecord:
         if isinstance(part.found, record_search.Damage):
             raise self._damage(part.found, place)
         if isinstance(part.found, record_search.Fields):

@@ -327,6 +327,11 @@ class _ImageWriter:
         if not self._store.keeps_locks:
             self._store.create(f'{path}/{names.WRITER}', uuid.uuid4().hex.encode())
         raw_record = record_file.write_record(step.record).encode()
+        if len(raw_record) > catalog.MAX_SMALL_FILE:
+            raise errors.InvalidInput(
+                f'Backup {step.record.id}: its record takes {len(raw_record)} bytes, and an '
+                f'archive has room for {catalog.MAX_SMALL_FILE}.'
+            )
         metadata = self._pool.read_object(naming.metadata_object(step.record.id))
         self._store.put(f'{path}/{names.RECORD}', raw_record)
         if metadata is not None:

@@ -144,7 +144,7 @@ def write(path: pathlib.Path, backup: record.BackupRecord, is_named: bool = True
 
 def _record_of(data: bytes, backup_id: str) -> record.BackupRecord | None:
     try:
-        found = record_file.read_records(data, 'the file')
+        found = record_file.read_own(data, 'the file')
     except errors.InvalidRecord:
         return None
-    return found[0] if [item.id for item in found] == [backup_id] else None
+    return found if found.id == backup_id else None

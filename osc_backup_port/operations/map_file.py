@@ -14,11 +14,11 @@
 
 import pathlib
 
-import yaml
-
-from osc_backup_port import errors
+from osc_backup_port import documents, errors, input_file
 
 _LARGEST = 1 << 20
+# What is wrong is shown up to here.
+_LONGEST = 200
 
 
 def read(path: pathlib.Path | None, option: str) -> dict[str, str] | None:
@@ -30,18 +30,25 @@ def read(path: pathlib.Path | None, option: str) -> dict[str, str] | None:
     if path is None:
         return None
     try:
-        with path.open(encoding='utf-8') as file:
-            found = yaml.safe_load(file.read(_LARGEST))
-    except OSError as error:
-        raise errors.InvalidInput(f'{path}: {error.strerror or error}.') from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise _invalid(path, option, f'is neither YAML nor JSON ({error})') from error
+        content = input_file.read(path, _LARGEST + 1)
+        if len(content) > _LARGEST:
+            raise _invalid(path, option, f'has more than {_LARGEST} bytes')
+        found = documents.read_yaml(content.decode('utf-8-sig'))
+    except FileNotFoundError as error:
+        raise errors.InvalidInput(f'{path}: {error.strerror}.') from error
+    except ValueError as error:
+        raise _invalid(path, option, f'is neither YAML nor JSON ({_short(error)})') from error
     if not isinstance(found, dict) or not found:
         raise _invalid(path, option, f'holds {type(found).__name__}')
     for key, value in found.items():
         if not isinstance(key, str) or not isinstance(value, str) or not value:
-            raise _invalid(path, option, f'has the line {key!r}: {value!r}')
+            raise _invalid(path, option, f'has the line {_short(key)}: {_short(value)}')
     return found
+
+
+def _short(value: object) -> str:
+    text = ' '.join(str(value).split()) if isinstance(value, Exception) else repr(value)
+    return text if len(text) <= _LONGEST else f'{text[:_LONGEST]}...'
 
 
 def _invalid(path: pathlib.Path, option: str, found: str) -> errors.InvalidInput:

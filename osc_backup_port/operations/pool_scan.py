@@ -18,11 +18,10 @@ no cluster is needed to tell what a pool like that means.
 
 import contextlib
 import dataclasses
-import json
 import typing
 from collections.abc import Mapping
 
-from osc_backup_port import errors, model
+from osc_backup_port import documents, errors, model
 from osc_backup_port.ceph import naming
 from osc_backup_port.ceph import pool as ceph_pool
 from osc_backup_port.operations import heads, side_by_side
@@ -209,12 +208,12 @@ def scan(pool: ceph_pool.Pool, options: Options) -> Scan:
 
 def read_metadata(pool: ceph_pool.Pool, backup_id: str) -> VolumeMetadata | None:
     """Return what is in the ``.meta`` object of a backup, None where there is none."""
-    content = pool.read_object(naming.metadata_object(backup_id))
-    if content is None:
-        return None
     try:
-        values = json.loads(content)['volume-base-metadata']
-    except (ValueError, KeyError, TypeError, RecursionError):
+        content = pool.read_object(naming.metadata_object(backup_id))
+        if content is None:
+            return None
+        values = documents.read_json(content)['volume-base-metadata']
+    except (errors.InvalidInput, ValueError, KeyError, TypeError):
         values = None
     return VolumeMetadata(values if isinstance(values, dict) else {})
 

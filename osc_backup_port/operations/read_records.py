@@ -14,13 +14,11 @@
 
 import collections.abc
 import pathlib
-import sys
 
-from osc_backup_port import errors, record
+from osc_backup_port import errors, input_file, record
 from osc_backup_port.formats import record_file
 
-#: The name that stands for stdin.
-STDIN = '-'
+STDIN = input_file.STDIN
 
 
 def read_file(path: str) -> list[record.BackupRecord]:
@@ -29,15 +27,11 @@ def read_file(path: str) -> list[record.BackupRecord]:
     :raises errors.InvalidRecord: there is none, or one is not valid
     :raises errors.InvalidInput: the file cannot be read
     """
-    limit = record_file.MAX_FILE_SIZE + 1
-    if path == STDIN:
-        return record_file.read_records(sys.stdin.buffer.read(limit), 'stdin')
     try:
-        with open(path, 'rb') as file:
-            data = file.read(limit)
-    except OSError as error:
-        raise errors.InvalidInput(f'{path}: {error.strerror or error}.') from error
-    return record_file.read_records(data, path)
+        data = input_file.read(path, record_file.MAX_FILE_SIZE + 1)
+    except FileNotFoundError as error:
+        raise errors.InvalidInput(f'{path}: {error.strerror}.') from error
+    return record_file.read_records(data, 'stdin' if path == STDIN else path)
 
 
 def read_files(

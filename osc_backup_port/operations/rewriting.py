@@ -16,7 +16,7 @@ import collections.abc
 import dataclasses
 import json
 
-from osc_backup_port import errors, record, record_rules
+from osc_backup_port import documents, errors, record, record_rules
 
 Map = collections.abc.Mapping[str, str]
 
@@ -78,7 +78,7 @@ class Rewriting:
             return content
         where = f'Backup {backup_id}: the metadata of its volume'
         try:
-            whole = json.loads(content)
+            whole = documents.read_json(content)
             base = whole['volume-base-metadata']
             key, kind = base.get('encryption_key_id'), base.get('volume_type_id')
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -196,7 +196,7 @@ class ImportBackupMetadata(cloud.CloudCommand, command.Lister):
 
 
 class ShowBackupMetadata(cloud.CloudCommand, command.ShowOne):
-    """Show the record of a volume backup.
+    """Show the fields in the record of a volume backup.
 
     A file is checked as for an import, without any cloud and without the admin role.
     """
@@ -209,10 +209,12 @@ class ShowBackupMetadata(cloud.CloudCommand, command.ShowOne):
             help='File with a record, or - for stdin; else a backup (name or ID)',
         )
         parser.add_argument(
-            '--decode',
+            '--raw',
             action='store_true',
-            help='Show each field of the record instead of the two strings that hold it',
+            help='Show the two strings that hold the record instead of its fields',
         )
+        # What it asked for is what is shown now.
+        parser.add_argument('--decode', action='store_true', help=argparse.SUPPRESS)
         return parser
 
     def take_action(
@@ -221,9 +223,9 @@ class ShowBackupMetadata(cloud.CloudCommand, command.ShowOne):
         found = self._find(parsed_args.source)
         for text in found.warnings:
             LOG.warning('Backup %s: %s.', found.id, text)
-        if parsed_args.decode:
-            return tuple(found.fields), tuple(map(_column, found.fields.values()))
-        return ('backup_service', 'backup_url'), (found.backup_service, found.backup_url)
+        if parsed_args.raw:
+            return ('backup_service', 'backup_url'), (found.backup_service, found.backup_url)
+        return tuple(found.fields), tuple(map(_column, found.fields.values()))
 
     def _find(self, source: str) -> 'record.BackupRecord':
         from osc_backup_port.operations import read_records
@@ -238,9 +240,15 @@ class ShowBackupMetadata(cloud.CloudCommand, command.ShowOne):
                 )
             return records[0]
         if os.path.dirname(source):
-            raise errors.InvalidInput(f'{source}: No such file.')
+            self.app.LOG.warning('%s: no such file; looking for a backup of that name.', source)
         cinder = self.cinder()
-        return cinder.export_record(cinder.find(source).id)
+        try:
+            backup = cinder.find(source)
+        except errors.NotFound as error:
+            if os.path.dirname(source):
+                error.retell(f'{source}: No such file, and no backup has that name.', error.hint)
+            raise
+        return cinder.export_record(backup.id)
 
 
 def _column(value: object) -> object:

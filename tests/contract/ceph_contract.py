@@ -578,6 +578,20 @@ class CephContract:
         where.remove_object(name)
         assert where.read_object(name) is None
 
+    def test_an_object_is_whole_or_refused(self, ceph: Ceph) -> None:
+        where, name = ceph.pool(), f'{ceph.prefix}object'
+        largest = b'x' * model.MAX_VOLUME_METADATA
+        where.write_object(name, largest)
+        assert where.read_object(name) == largest
+        with pytest.raises(errors.InvalidInput, match=name):
+            where.write_object(name, largest + b'x')
+        assert where.read_object(name) == largest
+
+        ioctx, _client_id = ceph.connect()
+        ioctx.write_full(name, largest + b'x')
+        with pytest.raises(errors.InvalidInput, match=name):
+            where.read_object(name)
+
     def test_a_lock_keeps_others_out_and_leaves_nothing(
         self, ceph: Ceph, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -174,9 +174,9 @@ class TestExport:
 
 class TestShow:
     def test_backup(self, src: shell.Cloud, chain: list[str]) -> None:
-        shown = src.openstack_json(*METADATA, 'show', chain[0])
+        shown = src.openstack_json(*METADATA, 'show', chain[0], '--raw')
         assert list(shown) == ['backup_service', 'backup_url']
-        decoded = src.openstack_json(*METADATA, 'show', chain[0], '--decode')
+        decoded = src.openstack_json(*METADATA, 'show', chain[0])
         assert decoded['id'] == chain[0]
         assert decoded['metadata'] == {}
 
@@ -188,7 +188,7 @@ class TestShow:
         command = ('volume', 'backup', 'record', 'export', chain[1], '-f', form)
         width = ('--max-width', '80') if form == 'table' else ()
         path.write_bytes(src.openstack(*command, *width).stdout)
-        shown = src.openstack(*METADATA, 'show', path, '--decode', '-f', 'value', '-c', 'id')
+        shown = src.openstack(*METADATA, 'show', path, '-f', 'value', '-c', 'id')
         assert shown.stdout.decode().strip() == chain[1]
 
     def test_what_cinder_exports(
@@ -207,18 +207,18 @@ class TestShow:
         table = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE)
         path = tmp_path / 'record'
         path.write_bytes(table.stdout)
-        assert src.openstack_json(*METADATA, 'show', path, '--decode')['id'] == chain[2]
+        assert src.openstack_json(*METADATA, 'show', path)['id'] == chain[2]
         # The two lines that the procedure of StarlingX reads.
         lines = [line for line in table.stdout.splitlines() if b'backup_' in line]
         path.write_bytes(b'\n'.join(lines))
-        assert src.openstack_json(*METADATA, 'show', path, '--decode')['id'] == chain[2]
+        assert src.openstack_json(*METADATA, 'show', path)['id'] == chain[2]
 
     def test_file_needs_no_cloud(
         self, src: shell.Cloud, record_file: pathlib.Path, new_fields: dict[str, typing.Any]
     ) -> None:
         command = [sys.executable, '-m', 'openstackclient.shell']
         process = subprocess.run(
-            [*command, *METADATA, 'show', record_file, '--decode', '-f', 'json'],
+            [*command, *METADATA, 'show', record_file, '-f', 'json'],
             env={'PATH': '/usr/bin:/bin', 'HOME': '/nonexistent', 'PYTHONPATH': str(shell.ROOT)},
             capture_output=True,
             check=False,

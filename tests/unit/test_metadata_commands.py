@@ -186,7 +186,7 @@ def test_timeout(seconds: str) -> None:
 def test_show_file_needs_no_cloud(tmp_path: pathlib.Path) -> None:
     app = FakeApp()
     path = write(tmp_path / 'x.json')
-    shown = run(metadata.ShowBackupMetadata, path, app=app)
+    shown = run(metadata.ShowBackupMetadata, path, '--raw', app=app)
     item = records.make_record()
     assert shown == {'backup_service': item.backup_service, 'backup_url': item.backup_url}
     assert app.authenticated == 0
@@ -194,14 +194,27 @@ def test_show_file_needs_no_cloud(tmp_path: pathlib.Path) -> None:
 
 def test_show_decoded(tmp_path: pathlib.Path) -> None:
     path = write(tmp_path / 'x.json', metadata={'a': 'b'}, unknown=[1])
-    shown = run(metadata.ShowBackupMetadata, path, '--decode')
+    shown = run(metadata.ShowBackupMetadata, path)
     assert shown == records.make_fields(metadata={'a': 'b'}, unknown=[1])
+    # Scripts that asked for it go on as before.
+    assert run(metadata.ShowBackupMetadata, path, '--decode') == shown
+
+
+@pytest.mark.parametrize('form', ['json', 'yaml', 'shell'])
+def test_what_show_prints_can_be_read(tmp_path: pathlib.Path, form: str) -> None:
+    path = write(tmp_path / 'x.json', metadata={'a': 'b'}, display_name='on: "x"')
+    for options in (['--raw'], [] if form != 'shell' else ['--raw']):
+        app = FakeApp()
+        command = metadata.ShowBackupMetadata(app, argparse.Namespace())  # type: ignore[arg-type]
+        command.run(command.get_parser('test').parse_args([str(path), '-f', form, *options]))
+        (item,) = record_file.read_records(app.stdout.getvalue(), 'x')
+        assert item == records.make_record(metadata={'a': 'b'}, display_name='on: "x"')
 
 
 def test_show_backup(cinder: FakeCinder) -> None:
     cinder.add(records.make_record())
     app = FakeApp()
-    shown = run(metadata.ShowBackupMetadata, records.ID, '--decode', app=app)
+    shown = run(metadata.ShowBackupMetadata, records.ID, app=app)
     assert shown['id'] == records.ID
     assert app.authenticated == 1
 
@@ -218,6 +231,12 @@ def test_show_file_with_several(tmp_path: pathlib.Path) -> None:
     assert 'holds 2 records' in error
 
 
+@pytest.mark.usefixtures('cinder')
 def test_show_file_that_is_not_there(tmp_path: pathlib.Path) -> None:
     _, error = failing(metadata.ShowBackupMetadata, tmp_path / 'x.json')
-    assert 'No such file' in error
+    assert 'No such file, and no backup has that name' in error
+
+
+def test_show_backup_with_a_slash_in_its_name(cinder: FakeCinder) -> None:
+    cinder.add(records.make_record(display_name='db/nightly'))
+    assert run(metadata.ShowBackupMetadata, 'db/nightly')['id'] == records.ID

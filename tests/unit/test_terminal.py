@@ -127,7 +127,7 @@ def test_a_shell_can_take_what_is_printed_for_it(tmp_path: pathlib.Path) -> None
     record = chains.backup(0, display_name=name, **{'x=1; touch d; $(touch e)': '7'})
     path.write_text(record_file.write_record(record))
     command = metadata.ShowBackupMetadata(App(), argparse.Namespace())  # type: ignore[arg-type]
-    words = [str(path), '--decode', '-f', 'shell']
+    words = [str(path), '-f', 'shell']
     command.run(command.get_parser('test').parse_args(words))
     script = f'{App.stdout.getvalue()}\nprintf %s "$display_name"'
     done = subprocess.run(['sh', '-c', script], cwd=tmp_path, capture_output=True, text=True)
@@ -316,7 +316,7 @@ LISTS: dict[str, tuple[typing.Any, typing.Callable[[Clouds], list[object]], bool
     'image check': (image_pool.CheckBackupImages, lambda c: ['--severity', 'info'], False),
 }
 SHOWS: dict[str, tuple[typing.Any, typing.Callable[[Clouds], list[object]]]] = {
-    'metadata show': (metadata.ShowBackupMetadata, lambda c: [c.record, '--decode']),
+    'metadata show': (metadata.ShowBackupMetadata, lambda c: [c.record]),
     'archive extract': (
         archive_content.ExtractBackupArchive,
         lambda c: [c.archive, IDS[1], '--file', f'{c.new}.raw'],
@@ -354,7 +354,7 @@ def test_what_programs_read_is_exact(clouds: Clouds, form: str) -> None:
     expect_harmless(printed)
     rows = json.loads(printed) if form == 'json' else yaml.safe_load(printed)
     assert [row['Name'] for row in rows] == [EVIL, EVIL]
-    words = [clouds.record, '--decode', '-f', form]
+    words = [clouds.record, '-f', form]
     printed, _error = clouds.run(metadata.ShowBackupMetadata, *words)
     expect_harmless(printed)
     row = json.loads(printed) if form == 'json' else yaml.safe_load(printed)
