@@ -138,7 +138,11 @@ def target_image(backup: record.BackupRecord, parent: record.BackupRecord | None
 
 
 def _check_name(
-    name: str, backup: record.BackupRecord, parent: record.BackupRecord | None, options: Options
+    pool: ceph_pool.Pool,
+    name: str,
+    backup: record.BackupRecord,
+    parent: record.BackupRecord | None,
+    options: Options,
 ) -> None:
     """See that Cinder finds in an image what is put there, and that it is nobody else's.
 
@@ -154,7 +158,7 @@ def _check_name(
             f'{" and ".join(looked_at)}, and --image-name is {name}. It would not find the '
             'snapshot there, and restore other bytes.',
             f'Leave out --image-name. If the chain is in {name} already, give it the right name '
-            f'first: rbd -p <pool> rename {name} {looked_at[0]}',
+            f'first: {pool.commands.rbd("rename", name, looked_at[0])}',
         )
 
 
@@ -185,7 +189,7 @@ def plan(
     present = _snapshot_there(pool, name, backup)
     obstacles: list[errors.PortError] = []
     try:
-        _check_name(name, backup, parent, options)
+        _check_name(pool, name, backup, parent, options)
         volume_metadata.check(pool, backup.id, options.volume_metadata)
     except (errors.InvalidInput, errors.Conflict) as error:
         obstacles.append(error)

@@ -21,7 +21,7 @@ import time
 import typing
 
 from osc_backup_port import errors, record, record_rules
-from osc_backup_port.ceph import naming
+from osc_backup_port.ceph import commands, naming
 from osc_backup_port.cinder import resources
 from osc_backup_port.operations import (
     import_one,
@@ -56,6 +56,7 @@ class Options:
     :ivar replace_failed: remove what an import that failed left behind
     :ivar changes: what the records say otherwise then
     :ivar owner: whose they are then
+    :ivar shell: commands of the Ceph cluster that they are in
     :ivar allow_foreign_image: import those too that name an image of another volume
     """
 
@@ -65,6 +66,7 @@ class Options:
     changes: rewriting.Rewriting = dataclasses.field(default_factory=rewriting.Rewriting)
     owner: placement.Placement = dataclasses.field(default_factory=placement.Placement)
     allow_foreign_image: bool = False
+    shell: commands.Commands = dataclasses.field(default_factory=commands.Commands)
 
 
 _ALREADY_THERE = 'already there'
@@ -367,7 +369,7 @@ def _wait(step: Step, deadline: float) -> resources.Backup:
 
 def _finish(step: Step, seen: resources.Backup, options: Options) -> None:
     done = _DONE[step.action]
-    problem = target_state.problem(step.record, seen)
+    problem = target_state.problem(step.record, seen, shell=options.shell)
     # Only the status tells: a backup that was taken up again keeps the
     # fail_reason of an earlier failure.
     if seen.status == 'creating':
@@ -382,7 +384,11 @@ def _judge(step: Step, there: resources.Backup, options: Options) -> None:
     """Decide about a record whose id is there already."""
     project = step.cinder.project
     problem = target_state.problem(
-        step.record, there, options.changes.ceph_pool, project.id if project else None
+        step.record,
+        there,
+        options.changes.ceph_pool,
+        project.id if project else None,
+        options.shell,
     )
     if problem is None:
         step.action, step.result = 'nothing', _ALREADY_THERE

@@ -12,7 +12,10 @@
 
 """Judge a backup that a cloud has already by the record that is to go there."""
 
+import dataclasses
+
 from osc_backup_port import errors, record, record_rules
+from osc_backup_port.ceph import commands
 from osc_backup_port.cinder import resources
 
 _SHOW = 'openstack volume backup show'
@@ -24,14 +27,16 @@ def problem(
     there: resources.Backup,
     pool: str | None = None,
     project_id: str | None = None,
+    shell: commands.Commands | None = None,
 ) -> errors.PortError | None:
     """Return why *there* is not the backup of *item*, whole; None when it is.
 
     :param pool: the pool that this cloud keeps its backups in, if known
     :param project_id: the project that it was asked to be in, if any was
+    :param shell: commands of the cluster that its data is in
     """
     if there.is_placeholder:
-        return _placeholder(item, there)
+        return _placeholder(item, there, shell or commands.Commands())
     mine = (item.volume_id, item.size)
     theirs = (there.volume_id, there.size)
     if mine != theirs:
@@ -103,7 +108,9 @@ def stuck(item: record.BackupRecord, there: resources.Backup, timeout: float) ->
     )
 
 
-def _placeholder(item: record.BackupRecord, there: resources.Backup) -> errors.PortError:
+def _placeholder(
+    item: record.BackupRecord, there: resources.Backup, shell: commands.Commands
+) -> errors.PortError:
     """Return the error for what an import left that is not complete, or failed."""
     reason = f': {there.fail_reason}' if there.fail_reason else ''
     if there.status != 'error':
@@ -124,24 +131,23 @@ def _placeholder(item: record.BackupRecord, there: resources.Backup) -> errors.P
         f'deleted; Cinder took up its old record, which still names data in {there.container!r}, '
         'and deleting that record now deletes the data, if any is there. So it was not touched, '
         'not even with --replace-failed.',
-        _way_out(item, there),
+        _way_out(item, there, dataclasses.replace(shell, pool=there.container)),
     )
 
 
-def _way_out(item: record.BackupRecord, there: resources.Backup) -> str:
+def _way_out(item: record.BackupRecord, there: resources.Backup, shell: commands.Commands) -> str:
     delete = f'openstack volume backup delete {there.id}'
     if not item.is_ceph:
         return (
             f'If there is no data of it here yet: {delete}. Else set the data aside first, and '
             f'put it back afterwards. Then run this command again.'
         )
-    pool = there.container
     image = item.base_image or f'volume-{item.volume_id}.backup.*'
-    meta = f'backup.{there.id}.meta'
+    aside, meta = f'aside.{image}', f'backup.{there.id}.meta'
     return (
-        f'If the image is not here yet (rbd info {pool}/{image} finds none): {delete}, and run '
+        f'If the image is not here yet ({shell.rbd("info", image)} finds none): {delete}, and run '
         'this command again. Else set it aside, whole, with the other backups in it: '
-        f'rbd rename {pool}/{image} {pool}/aside.{image}; rados -p {pool} get {meta} {meta}; '
-        f'{delete}; and when the record is gone: rbd rename {pool}/aside.{image} {pool}/{image}; '
-        f'rados -p {pool} put {meta} {meta}; and run this command again.'
+        f'{shell.rbd("rename", image, aside)}; {shell.rados("get", meta, meta)}; {delete}; and '
+        f'when the record is gone: {shell.rbd("rename", aside, image)}; '
+        f'{shell.rados("put", meta, meta)}; and run this command again.'
     )

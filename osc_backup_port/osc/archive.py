@@ -219,7 +219,7 @@ class ImportBackupArchive(cloud.CloudCommand, command.Lister):
             self.open_pool(parsed_args, first.record) as pool,
             progress_bar.shown(not parsed_args.no_progress) as shown,
         ):
-            options = importing.options(parsed_args, cinder, pool.name)
+            options = importing.options(parsed_args, cinder, pool.name, shell=pool.commands)
             planned = import_archive.plan(cinder, pool, contents, parsed_args.backups, options)
             for note in planned.records.notes:
                 shown.say(note)
@@ -242,7 +242,7 @@ class ImportBackupArchive(cloud.CloudCommand, command.Lister):
             self.open_pool(parsed_args) as pool,
             progress_bar.shown(not parsed_args.no_progress) as shown,
         ):
-            options = importing.options(parsed_args, cinder, pool.name)
+            options = importing.options(parsed_args, cinder, pool.name, shell=pool.commands)
             try:
                 bounds = transfer_options.shared(parsed_args)
                 for item in import_stream.run(

@@ -18,6 +18,7 @@ import pathlib
 import typing
 
 if typing.TYPE_CHECKING:
+    from osc_backup_port.ceph import commands
     from osc_backup_port.cinder import backups
     from osc_backup_port.operations import import_metadata, rewriting
 
@@ -71,14 +72,17 @@ def options(
     wait: bool = True,
     allow_foreign_image: bool = False,
     source: 'backups.BackupService | None' = None,
+    shell: 'commands.Commands | None' = None,
 ) -> 'import_metadata.Options':
     """Return how to import.
 
     :param cinder: of the cloud that the backups go to
     :param pool: what the pool of the backups is called there
     :param source: of the cloud that they come from, where that is at hand
+    :param shell: commands of the Ceph cluster that they go to
     :raises errors.NotFound: the volume that they are to be of is not there
     """
+    from osc_backup_port.ceph import commands
     from osc_backup_port.operations import import_metadata, map_file, placement
 
     volume = None
@@ -88,6 +92,7 @@ def options(
         wait=wait,
         timeout=parsed_args.timeout,
         replace_failed=parsed_args.replace_failed,
+        shell=shell or commands.Commands(pool=pool),
         changes=changes(
             parsed_args,
             pool,

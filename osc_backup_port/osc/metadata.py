@@ -24,7 +24,7 @@ from osc_lib.cli import format_columns
 from osc_lib.command import command
 
 from osc_backup_port import errors
-from osc_backup_port.osc import cloud, failures, importing, selecting
+from osc_backup_port.osc import ceph_options, cloud, failures, importing, selecting
 
 if typing.TYPE_CHECKING:
     from osc_backup_port import record
@@ -164,7 +164,12 @@ class ImportBackupMetadata(cloud.CloudCommand, command.Lister):
         pool = parsed_args.ceph_pool or self.cloud.get('backup_ceph_pool')
         cinder = self.cinder()
         options = importing.options(
-            parsed_args, cinder, pool, parsed_args.wait, parsed_args.allow_foreign_image
+            parsed_args,
+            cinder,
+            pool,
+            parsed_args.wait,
+            parsed_args.allow_foreign_image,
+            shell=ceph_options.settings_of(self.cloud).commands(pool),
         )
         plan = import_metadata.plan(cinder, records, options)
         for note in plan.notes:

@@ -86,7 +86,9 @@ class MigrateBackup(cloud.CloudCommand, command.Lister):
             cluster.open_pool(other.ceph(parsed_args), other.pool()) as pool,
             progress_bar.shown(not parsed_args.no_progress) as shown,
         ):
-            options = importing.options(parsed_args, target_cinder, pool.name, source=cinder)
+            options = importing.options(
+                parsed_args, target_cinder, pool.name, source=cinder, shell=pool.commands
+            )
             clouds = migrate.Clouds(source, pool, target_cinder)
             planned = migrate.plan(cinder, clouds, records, parsed_args.single, options)
             for note in planned.records.notes:
