@@ -16,7 +16,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 from osc_backup_port import errors, model, record
-from osc_backup_port.ceph import naming, pool
+from osc_backup_port.ceph import commands, naming, pool
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -135,7 +135,8 @@ def _ambiguous(
     )
     return errors.Conflict(
         f'Backup {backup.id}: more than one place in pool {where.name} fits: {places}.',
-        'Find out which is right (rbd snap ls, rbd du) and rename the other: rbd rename',
+        f'Find out which is right ({where.commands.rbd("snap", "ls", matches[0].image)}, and the '
+        f'others), and rename the other: {where.commands.rbd("rename", "<image>", "<new name>")}',
     )
 
 
@@ -151,12 +152,12 @@ def _missing(
             return errors.NotFound(
                 f'Backup {backup.id}: its image is in the trash of pool {where.name}: '
                 f'{trashed[0].name}.',
-                f'Have it back: {restore_command(where.name, trashed[0])}',
+                f'Have it back: {restore_command(where.commands, trashed[0])}',
             )
         return errors.NotFound(
             f'Backup {backup.id}: its image is not in pool {where.name}; looked for '
             f'{", ".join(looked_for)}.',
-            f'See what is there: rbd -p {where.name} ls | grep {backup.volume_id}. '
+            f'See what is there: {where.commands.rbd("ls")} | grep {backup.volume_id}. '
             'Is it another pool? --ceph-pool <pool>',
         )
     found = '; '.join(
@@ -173,9 +174,9 @@ def _missing(
     )
 
 
-def restore_command(pool_name: str, trashed: pool.Trashed) -> str:
+def restore_command(shell: commands.Commands, trashed: pool.Trashed) -> str:
     """Return the command that brings an image back from the trash."""
-    return f'rbd -p {pool_name} trash restore {trashed.id}'
+    return shell.rbd('trash', 'restore', trashed.id)
 
 
 def _rename_odd(
@@ -185,9 +186,9 @@ def _rename_odd(
     for name, snapshots in there.items():
         for snapshot in snapshots:
             if naming.backup_of_odd_snapshot(snapshot.name) == backup.id:
+                old, new = f'{name}@{snapshot.name}', f'{name}@{naming.new_snapshot(backup)}'
                 return (
                     f'Is it {snapshot.name}? Then give it a name with a time in seconds since '
-                    f"1970: rbd -p {where.name} snap rename '{name}@{snapshot.name}' "
-                    f"'{name}@{naming.new_snapshot(backup)}'"
+                    f'1970: {where.commands.rbd("snap", "rename", old, new)}'
                 )
     return None

@@ -206,7 +206,7 @@ class Pool:
             raise errors.CephError(
                 f'Pool {self.name}, image {name}: is there, but cannot be opened: a part of it '
                 'is missing, its header perhaps.',
-                f'See what the cluster says: rbd -p {self.name} info {name}',
+                f'See what the cluster says: {self.commands.rbd("info", name)}',
             ) from error
 
     def trash(self) -> list[Trashed]:

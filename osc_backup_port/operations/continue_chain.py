@@ -108,8 +108,8 @@ def _check_newest(pool: ceph_pool.Pool, name: str, backup: record.BackupRecord) 
             raise errors.Conflict(
                 f'Image {pool.name}/{name}: has changed since its newest backup, {backup.id}; '
                 'the next increment would be mixed with that.',
-                'If no backup is being made of it: rbd snap rollback '
-                f'{pool.name}/{name}@{newest.name}',
+                'If no backup is being made of it: '
+                f'{pool.commands.rbd("snap", "rollback", f"{name}@{newest.name}")}',
             )
 
 

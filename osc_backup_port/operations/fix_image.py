@@ -90,7 +90,7 @@ def _remove_metadata(
             'Choose another directory: --keep <directory>',
         )
     pool.remove_object(name)
-    return f'{name}: removed; back with: rados -p {pool.name} put {name} {path}'
+    return f'{name}: removed; back with: {pool.commands.rados("put", name, str(path))}'
 
 
 def _check_unknown(cinder: Cinder, backup_id: str) -> None:
@@ -127,7 +127,7 @@ def _remove_partial(pool: ceph_pool.Pool, finding: findings.Finding) -> str:
     if drifted:
         told += (
             f'; the image is not as its newest snapshot, which an import that is run again '
-            f'mends, or: rbd -p {pool.name} snap rollback {image}@{drifted}'
+            f'mends, or: {pool.commands.rbd("snap", "rollback", f"{image}@{drifted}")}'
         )
     return told
 

@@ -413,7 +413,7 @@ def _compare_image(step: Step, options: Options) -> None:
     with contextlib.suppress(errors.PortError):
         named = step.cinder.export_record(step.record.id).base_image
         if named not in (None, image):
-            step.fail(target_state.other_image(step.record, named, options.changes.ceph_pool))
+            step.fail(target_state.other_image(step.record, named, options.shell))
 
 
 def _remove(step: Step, options: Options) -> None:

@@ -85,8 +85,8 @@ class Judge:
             'leaked-image',
             f'image {image.name}',
             f'{held}; Cinder knows no backup in it. It takes {_size(image.used, image.size)}.',
-            f'{_have_back(image)}. When no cloud needs it: rbd -p {self._scan.pool} snap purge '
-            f'{image.name}; rbd -p {self._scan.pool} rm {image.name}',
+            f'{_have_back(image)}. When no cloud needs it: {self._scan.commands.rbd()} snap purge '
+            f'{image.name}; {self._scan.commands.rbd()} rm {image.name}',
             backups[0] if len(backups) == 1 else None,
             used=image.used,
         )
@@ -97,7 +97,7 @@ class Judge:
             f'snapshot {image.name}@{point.name}',
             f'Cinder knows no backup {point.backup_id}, but others on this image. It takes '
             f'{_size(point.used, point.size)}.',
-            f'{_have_back(image)}. When no cloud needs it: rbd -p {self._scan.pool} snap rm '
+            f'{_have_back(image)}. When no cloud needs it: {self._scan.commands.rbd()} snap rm '
             f'{image.name}@{point.name}',
             point.backup_id,
             used=point.used,
@@ -110,8 +110,8 @@ class Judge:
             'stray-snapshot',
             f'snapshot {image.name}@{point.name}',
             f'is of backup {point.backup_id}, for which Cinder looks at {reading.image}.',
-            'When that backup restores right from there: rbd -p '
-            f'{self._scan.pool} snap rm {image.name}@{point.name}',
+            'When that backup restores right from there: '
+            f'{self._scan.commands.rbd()} snap rm {image.name}@{point.name}',
             point.backup_id,
             used=point.used,
         )
@@ -121,11 +121,12 @@ class Judge:
             'head-drifted',
             f'image {image.name}',
             f'is not as its newest snapshot {newest.name}.',
-            'While no backup of it is being made: rbd -p '
-            f'{self._scan.pool} snap rollback {image.name}@{newest.name}',
+            'While no backup of it is being made: '
+            f'{self._scan.commands.rbd()} snap rollback {image.name}@{newest.name}',
         )
 
     def _odd(self, image: pool_scan.Image) -> Iterator[Finding]:
+        rbd = self._scan.commands.rbd
         for name in image.odd:
             place = f'{image.name}@{name}'
             backup_id = naming.backup_of_odd_snapshot(name)
@@ -134,10 +135,9 @@ class Judge:
                 f'snapshot {place}',
                 f'expected backup.<backup id>.snap.<seconds since 1970>; Cinder takes it for '
                 f'backup {backup_id} all the same.',
-                f"If it is that backup: rbd -p {self._scan.pool} snap rename '{place}' "
-                f"'{image.name}@backup.{backup_id}.snap.<seconds>', and the same on the volume, "
-                'if it has that snapshot, too. If nobody needs it: '
-                f"rbd -p {self._scan.pool} snap rm '{place}'",
+                f'If it is that backup: {rbd("snap", "rename", place)} '
+                f'{image.name}@backup.{backup_id}.snap.<seconds>, and the same on the volume, '
+                f'if it has that snapshot, too. If nobody needs it: {rbd("snap", "rm", place)}',
                 backup_id,
             )
 
@@ -148,13 +148,13 @@ class Judge:
                 'lost-object-map',
                 target,
                 'its object map is lost, damaged or marked as invalid.',
-                f'rbd -p {self._scan.pool} object-map rebuild {target.partition(" ")[2]}',
+                self._scan.commands.rbd('object-map', 'rebuild', target.partition(' ')[2]),
             )
 
     def _unreadable(self, name: str, problem: errors.PortError) -> Finding:
         backup_id = (naming.parse_image(name) or ('', None))[1]
         text = problem.problem.replace('\n', ' ')
-        hint = problem.hint or f'rbd -p {self._scan.pool} info {name}'
+        hint = problem.hint or self._scan.commands.rbd('info', name)
         return Finding('unreadable-image', f'image {name}', text, hint, backup_id)
 
     def _orphans(self) -> Iterator[Finding]:

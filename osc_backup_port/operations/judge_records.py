@@ -121,10 +121,12 @@ class Judge:
         trashed = [one for one in self._scan.trash if one.name == wanted]
         if trashed:
             found += '; it is in the trash'
-            mend = f'Have it back: {locating.restore_command(self._scan.pool, trashed[0])}'
+            mend = f'Have it back: {locating.restore_command(self._scan.commands, trashed[0])}'
         elif places:
             found += f'; its snapshot is on {", ".join(places)}'
-            mend = f'Give the image its name: rbd -p {self._scan.pool} rename {places[0]} {wanted}'
+            mend = (
+                f'Give the image its name: {self._scan.commands.rbd()} rename {places[0]} {wanted}'
+            )
         return Finding('missing-image', f'backup {backup.id}', f'{found}.', mend, backup.id)
 
     def _missing_snapshot(self, backup: record.BackupRecord, image: pool_scan.Image) -> Finding:
@@ -149,7 +151,7 @@ class Judge:
         if len(image.snapshots) == 1:
             yield from self._size(backup, image)
             return
-        pool, directory = f'rbd -p {self._scan.pool}', '<directory>'
+        pool, directory = self._scan.commands.rbd(), '<directory>'
         yield Finding(
             'missing-snapshot',
             f'backup {backup.id}',
@@ -167,11 +169,11 @@ class Judge:
     ) -> Finding:
         alone = readers == 1 and not backup.parent_id and not backup.num_dependent_backups
         others = '' if readers == 1 else f', and {readers} backups are restored from it'
-        aside = f'rbd -p {self._scan.pool} rename {image.name} {image.name}.aside'
+        aside = f'{self._scan.commands.rbd()} rename {image.name} {image.name}.aside'
         mend = f'Set the image aside and import the data anew, with snapshots: {aside}; '
         if alone:
             point = f'{image.name}@{naming.new_snapshot(backup)}'
-            sure = f'rbd -p {self._scan.pool} snap create {point}'
+            sure = f'{self._scan.commands.rbd()} snap create {point}'
             mend = f'If it is sure to hold this backup: {sure}. Else: {mend[0].lower()}{mend[1:]}'
         return Finding(
             'head-only',
@@ -206,7 +208,8 @@ class Judge:
             f'it and {", ".join(others)} are restored from the same image {image.name} without '
             'snapshots; at most one of them was written to it.',
             'Restore it and compare with what you know of each. Before you delete the others: '
-            f'rbd -p {self._scan.pool} rename {image.name} {image.name}.aside, and back after it.',
+            f'{self._scan.commands.rbd()} rename {image.name} {image.name}.aside, and back after '
+            'it.',
             backup.id,
         )
 
@@ -226,7 +229,7 @@ class Judge:
             return
         if self._scan.places_of(backup.id) or not self._readers[legacy.name]:
             return
-        pool = f'rbd -p {self._scan.pool}'
+        pool = self._scan.commands.rbd()
         yield Finding(
             'base-collision',
             f'backup {backup.id}',
@@ -245,7 +248,7 @@ class Judge:
             f'image {reading.image} has {len(reading.duplicates)} snapshots of it, expected one: '
             f'{", ".join(reading.duplicates)}.',
             'Find out which is right (rbd export both and compare), and remove the other: '
-            f'rbd -p {self._scan.pool} snap rm {spare}',
+            f'{self._scan.commands.rbd()} snap rm {spare}',
             backup.id,
         )
 
@@ -286,7 +289,7 @@ class Judge:
             'missing-metadata',
             f'backup {backup.id}',
             f'there is no object {name} in pool {self._scan.pool}.',
-            f'Where it was exported: rados -p {self._scan.pool} put {name} <file>',
+            f'Where it was exported: {self._scan.commands.rados()} put {name} <file>',
             backup.id,
         )
 

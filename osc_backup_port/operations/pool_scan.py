@@ -22,6 +22,7 @@ import typing
 from collections.abc import Mapping
 
 from osc_backup_port import documents, errors, model
+from osc_backup_port.ceph import commands as ceph_commands
 from osc_backup_port.ceph import naming
 from osc_backup_port.ceph import pool as ceph_pool
 from osc_backup_port.operations import heads, side_by_side
@@ -153,6 +154,7 @@ class Scan:
     :param others: the images that have none of the driver's names
     :param trash: the images in the trash of RBD
     :param is_complete: whether all objects were listed
+    :param shell: commands that reach this cluster
     """
 
     pool: str
@@ -163,6 +165,12 @@ class Scan:
     is_complete: bool = True
     unreadable: Mapping[str, errors.PortError] = dataclasses.field(default_factory=dict)
     trash: tuple[ceph_pool.Trashed, ...] = ()
+    shell: ceph_commands.Commands | None = None
+
+    @property
+    def commands(self) -> ceph_commands.Commands:
+        """Commands of Ceph, as an operator types them for this pool."""
+        return self.shell or ceph_commands.Commands(pool=self.pool)
 
     def places_of(self, backup_id: str) -> list[tuple[Image, Snapshot]]:
         """Return every snapshot of a backup, whatever the name of its image."""
@@ -203,6 +211,7 @@ def scan(pool: ceph_pool.Pool, options: Options) -> Scan:
         options.objects,
         unreadable,
         tuple(pool.trash()),
+        pool.commands,
     )
 
 
@@ -255,7 +264,7 @@ def _without_id(pool: ceph_pool.Pool, name: str) -> errors.PortError:
     return errors.CephError(
         f'Pool {pool.name}, image {name}: is in the list of images, and cannot be opened: its '
         f'object rbd_id.{name} is missing.',
-        f'See what the cluster says: rbd -p {pool.name} info {name}',
+        f'See what the cluster says: {pool.commands.rbd("info", name)}',
     )
 
 

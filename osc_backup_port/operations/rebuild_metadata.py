@@ -73,11 +73,11 @@ def _nothing_there(scan: pool_scan.Scan, volume_id: str | None) -> errors.NotFou
     trashed = [one for one, ids in parsed if ids and volume_id in (None, ids[0])]
     if trashed:
         names = ', '.join(one.name for one in trashed)
-        commands = '; '.join(locating.restore_command(scan.pool, one) for one in trashed)
+        commands = '; '.join(locating.restore_command(scan.commands, one) for one in trashed)
         return errors.NotFound(f'{problem} In its trash: {names}.', f'Have it back: {commands}')
     return errors.NotFound(
         problem,
-        f'Is it another pool? --ceph-pool <pool>. See what is there: rbd -p {scan.pool} ls',
+        f'Is it another pool? --ceph-pool <pool>. See what is there: {scan.commands.rbd("ls")}',
     )
 
 

@@ -83,8 +83,8 @@ def _odd(scan: pool_scan.Scan, image: pool_scan.Image) -> Iterator[Skipped]:
     for name in image.odd:
         reason = (
             f'its snapshot {name} has no time in seconds in its name. Rename it: '
-            f"rbd -p {scan.pool} snap rename '{image.name}@{name}' "
-            f"'{image.name}@backup.<backup id>.snap.<seconds since 1970>'"
+            f'{scan.commands.rbd("snap", "rename", f"{image.name}@{name}")} '
+            f'{image.name}@backup.<backup id>.snap.<seconds since 1970>'
         )
         yield Skipped(naming.backup_of_odd_snapshot(name), image.volume_id, image.name, reason)
 

@@ -71,16 +71,19 @@ def problem(
     return None
 
 
-def other_image(item: record.BackupRecord, named: str, pool: str | None) -> errors.PortError:
+def other_image(
+    item: record.BackupRecord, named: str, shell: commands.Commands
+) -> errors.PortError:
     """Return the error for a record that is there and names another image than *item* does."""
-    image, place = item.base_image, pool or item.container
+    image = item.base_image or ''
+    rbd = dataclasses.replace(shell, pool=shell.pool or item.container).rbd
     return errors.Conflict(
         f'Backup {item.id}: is here, and its record names image {named}; expected {image}. Cinder '
         'looks for its snapshot in the first only. It takes the second as a whole then, and '
         'restores the newest bytes of the chain.',
-        f'Look at both: rbd -p {place} snap ls {named}; rbd -p {place} snap ls {image}. If the '
+        f'Look at both: {rbd("snap", "ls", named)}; {rbd("snap", "ls", image)}. If the '
         'chain lies in the second alone, give it the name that the records have, which puts it '
-        f'right: rbd -p {place} rename {image} {named}',
+        f'right: {rbd("rename", image, named)}',
     )
 
 

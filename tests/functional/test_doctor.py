@@ -98,9 +98,10 @@ class TestHealthy:
 
         # What it says mends it: the failed one goes, the good one stays.
         aside, delete, back = found[0]['Mend'].replace('when it is gone: ', '').split('; ')
-        assert aside == f'rbd -p {pool.name} rename {legacy} {legacy}.aside'
+        rbd = f'rbd -c {pool.conf} --id {pool.user} -p {pool.name}'
+        assert aside == f'{rbd} rename {legacy} {legacy}.aside'
         assert delete == f'openstack volume backup delete {bad}'
-        assert back == f'rbd -p {pool.name} rename {legacy}.aside {legacy}'
+        assert back == f'{rbd} rename {legacy}.aside {legacy}'
         pool.rbd('rename', legacy, f'{legacy}.aside')
         chains.delete_backup(dst, bad)
         pool.rbd('rename', f'{legacy}.aside', legacy)
