@@ -287,6 +287,7 @@ class ExtractBackupArchive(cloud.CloudCommand, command.ShowOne):
         from osc_backup_port.operations import extract_archive, image_info
 
         base.refuse_to_overwrite(parsed_args.file)
+        base.check_folder(parsed_args.file)
         store = archive_place.open_store(parsed_args.archive)
         contents = catalog.read(store)
         backup = contents.find(parsed_args.backup)

@@ -19,6 +19,7 @@ import errno
 import io
 import os
 import pathlib
+import shlex
 import signal
 import sys
 import types
@@ -144,6 +145,23 @@ def refuse_to_overwrite(path: pathlib.Path) -> None:
     if os.path.lexists(path):
         raise errors.Conflict(
             f'{path}: is there already.', 'Remove it first, or choose another name.'
+        )
+
+
+def check_folder(path: pathlib.Path) -> None:
+    """See that a file can be made, before it takes hours to fill it.
+
+    :raises InvalidInput: there is no such folder, or it may not be written to
+    """
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise errors.InvalidInput(
+            f'{path}: there is no folder {folder}.',
+            f'Make it first: mkdir -p {shlex.quote(str(folder))}',
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise errors.InvalidInput(
+            f'{path}: the folder {folder} may not be written to.', 'Choose another folder.'
         )
 
 

@@ -161,6 +161,12 @@ def _check_export_options(parsed_args: argparse.Namespace) -> None:
         )
     if parsed_args.file is not None:
         base.refuse_to_overwrite(parsed_args.file)
+        base.check_folder(parsed_args.file)
+    else:
+        base.open_stdout()  # tells what to do instead
+    told = parsed_args.volume_metadata
+    if told is not None and not told.exists():
+        base.check_folder(told)
 
 
 @contextlib.contextmanager

@@ -242,6 +242,19 @@ class TestExport:
         assert 'is there already' in message
         assert path.read_bytes() == b'precious'
 
+    @pytest.mark.parametrize('option', ['--file', '--volume-metadata'])
+    def test_a_folder_that_is_missing_is_told_first(
+        self, shell: Shell, chain: chains.Chain, tmp_path: pathlib.Path, option: str
+    ) -> None:
+        wanted = {'--file': tmp_path / 'image', option: tmp_path / 'no such' / 'file'}
+
+        words = [word for pair in wanted.items() for word in pair]
+        message = shell.fail(image.ExportBackupImage, IDS[1], *words)
+
+        assert f"mkdir -p '{tmp_path}/no such'" in message
+        assert shell.opened == []
+        assert list(tmp_path.iterdir()) == []
+
     def test_a_failed_export_leaves_no_file(
         self, shell: Shell, chain: chains.Chain, tmp_path: pathlib.Path
     ) -> None:
@@ -637,7 +650,7 @@ def test_a_signal_is_not_lost_in_a_library_that_goes_on_after_errors(
 
     monkeypatch.setattr(FakeCinder, 'find', find)
 
-    message = shell.fail(image.ExportBackupImage, 'x', '--file', '/nowhere')
+    message = shell.fail(image.ExportBackupImage, 'x', '--file', '/tmp/nowhere')
 
     assert message == 'Stopped by SIGINT.\nRun the same command again: completed work is kept.'
 
@@ -650,6 +663,6 @@ def test_every_error_of_ours_becomes_one_message(
 
     monkeypatch.setattr(FakeCinder, 'find', find)
 
-    message = shell.fail(image.ExportBackupImage, 'x', '--file', '/nowhere')
+    message = shell.fail(image.ExportBackupImage, 'x', '--file', '/tmp/nowhere')
 
     assert message == 'Backup x: not there.\nLook: openstack volume backup list'

@@ -81,7 +81,7 @@ def test_a_time_that_is_none(cluster: fake_ceph.Cluster) -> None:
     with pytest.raises(errors.NotFound, match=r'found .* with .*snap\.nan'):
         locate(cluster, backup())
     put(cluster, LEGACY, snap(B, 'nan'))
-    with pytest.raises(errors.NotFound, match=f"snap rename {LEGACY}@{snap(B, 'nan')} "):
+    with pytest.raises(errors.NotFound, match=f'snap rename {LEGACY}@{snap(B, "nan")} '):
         locate(cluster, backup())
 
 
