@@ -29,7 +29,7 @@ from osc_backup_port.formats import clean_text, record_parts, record_search
 
 #: A file may hold many records, one after the other.
 MAX_FILE_SIZE = 64 * units.MIB
-#: How many values the records of a file may have in all: some 16 000 records.
+#: How many values the records of a file may have in all: some 10 000 records.
 MAX_VALUES = 500_000
 
 # How many failures are told before the reading is given up.
@@ -127,7 +127,6 @@ class _Reader:
     def take(self, part: record_parts.Part) -> None:
         try:
             record = self._record(part)
-            self._count(record)
             if isinstance(part.found, record_search.Url) and part.found.is_joined:
                 self._joined.append((part.found.start, record))
             known = self._records.setdefault(record.id, record)
@@ -140,6 +139,8 @@ class _Reader:
                 )
         except errors.InvalidRecord as error:
             self.failures.append(error)
+        else:
+            self._count(record)
 
     def result(self) -> list[record_module.BackupRecord]:
         self._check_joined()
@@ -217,9 +218,9 @@ class _Reader:
         )
 
     def _count(self, record: record_module.BackupRecord) -> None:
-        self._values += len(record.fields) + len(record.backup_url) // 64
+        inner = (value for value in record.fields.values() if isinstance(value, dict | list))
+        self._values += len(record.fields) + sum(map(len, inner)) + len(record.backup_url) // 64
         if self._values > MAX_VALUES:
-            self.failures.clear()
             raise errors.InvalidRecord(
                 f'{self._name}: holds more than {len(self._records)} records, which are too many '
                 'for one file.',
