@@ -128,7 +128,11 @@ class Pool:
         """How images are made here; looked up once."""
         found = []
         for name in new_images.neighbours(self.images()):
-            with contextlib.suppress(errors.NotFound), self.open(name) as opened:
+            # One that cannot be read is no example; a cluster that is lost is so for the next.
+            with (
+                contextlib.suppress(errors.NotFound, errors.CephError),
+                self.open(name) as opened,
+            ):
                 found.append(opened.style(self._styles))
         return self._styles.choose(found)
 

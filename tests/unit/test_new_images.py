@@ -55,6 +55,13 @@ def test_images_that_are_no_backups_say_nothing(cluster: fake_ceph.Cluster) -> N
     assert made(cluster).data_pool == 0
 
 
+def test_a_damaged_backup_says_nothing(cluster: fake_ceph.Cluster) -> None:
+    cluster.pool().create(OTHER, model.ImageLayout(units.GIB))
+    cluster.connect().remove_object(f'rbd_header.{cluster.images[OTHER].id}')
+
+    assert made(cluster).features == AS_CINDER
+
+
 def test_what_is_chosen_wins(cluster: fake_ceph.Cluster) -> None:
     cluster.data_pools.update(data=units.GIB, more=units.GIB)
     there = cluster.pool(data_pool='data', journals=True, stripe_unit=65536, stripe_count=4)
