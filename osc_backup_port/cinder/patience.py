@@ -160,7 +160,8 @@ class Patience:
 
     def _pause(self, state: tenacity.RetryCallState) -> float:
         asked = _not_now(state).retry_after
-        if asked is not None:
+        # No time at all, or one that is over by our clock: the pause is ours to choose.
+        if asked:
             return asked
         pause = tenacity.wait_random_exponential(multiplier=0.25, max=_LONGEST_PAUSE)(state)
         return max(min(pause, self._left(state)), 0)

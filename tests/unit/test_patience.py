@@ -139,6 +139,18 @@ def test_as_long_as_it_asks_to_wait(serve: typing.Callable[..., Server]) -> None
     assert time.monotonic() - began >= 1
 
 
+@pytest.mark.parametrize('asked', ['0', 'Thu, 01 Jan 1970 00:00:00 GMT'])
+def test_pauses_where_it_asks_for_none(
+    serve: typing.Callable[..., Server], asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(*[(429, {'Retry-After': asked})] * 4)
+    pauses: list[float] = []
+    monkeypatch.setattr(patience.tenacity, 'sleep_using_event', lambda _event: pauses.append)
+    assert session()[0].get(server.url).json() is True
+    assert len(pauses) == 4
+    assert all(pauses)
+
+
 def test_longer_than_there_is_time_for(serve: typing.Callable[..., Server]) -> None:
     server = serve((429, {'Retry-After': '3600'}))
     with pytest.raises(errors.NoAnswer, match=r'asks to wait 3600 s \(HTTP 429') as caught:
