@@ -85,6 +85,13 @@ class ChainPlan:
     chain: chains.Chain
     steps: list[Step]
 
+    def fail(self, error: errors.PortError) -> None:
+        """Keep its records out."""
+        for step in self.steps:
+            step.error = step.error or error
+            if step.metadata is not None:
+                step.metadata.fail(error, 'not imported')
+
 
 @dataclasses.dataclass
 class Plan:
@@ -252,7 +259,10 @@ def run(
             raise
     for chain in planned.chains:
         if not any(step.error for step in chain.steps):
-            _store_metadata(clouds, chain, options)
+            try:
+                _store_metadata(clouds, chain, options)
+            except errors.PortError as error:
+                chain.fail(error)
     import_metadata.run(planned.records, options)
 
 
@@ -283,10 +293,7 @@ class _Mover:
         try:
             self._move(chain)
         except errors.PortError as error:
-            for step in chain.steps:
-                step.error = step.error or error
-                if step.metadata is not None:
-                    step.metadata.fail(error, 'not imported')
+            chain.fail(error)
 
     def _move(self, chain: ChainPlan) -> None:
         meter = metering.Meter(self._shown, self._pace)

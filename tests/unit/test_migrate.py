@@ -197,6 +197,24 @@ def test_a_killed_run_is_taken_up(clouds: Clouds, monkeypatch: pytest.MonkeyPatc
     assert step.moved < undisturbed.moved
 
 
+def test_metadata_that_cannot_be_stored(clouds: Clouds, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stops the records of its chain, and not the run."""
+
+    def store(*_arguments: object) -> str:
+        raise errors.CephError('Pool backups: has reached its quota.')
+
+    both = migrate.Clouds(clouds.source.pool(), clouds.target.pool(), clouds.target_cinder)
+    records = pool_chains.read_records(clouds.source_cinder, [chains.IDS[0]], False)
+    planned = migrate.plan(clouds.source_cinder, both, records, False, OPTIONS)
+    monkeypatch.setattr('osc_backup_port.operations.volume_metadata.store', store)
+    migrate.run(both, planned, OPTIONS, False, progress.Silent())
+    (step,) = planned.steps
+    assert 'has reached its quota' in str(step.error)
+    assert step.metadata is not None
+    assert step.metadata.result == 'not imported'
+    assert not clouds.target_cinder.rows
+
+
 def test_what_differs_is_found(clouds: Clouds, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bytes that change on their way are seen by --verify, and taken back."""
     commit = image_session.Session.commit
