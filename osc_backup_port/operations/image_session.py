@@ -26,7 +26,7 @@ from osc_backup_port import errors, model
 from osc_backup_port.ceph import image as ceph_image
 from osc_backup_port.ceph import lease, naming
 from osc_backup_port.ceph import pool as ceph_pool
-from osc_backup_port.operations import chain_writer
+from osc_backup_port.operations import chain_writer, heads
 from osc_backup_port.transfer import limits, metering
 
 _NOTE = 'progress'
@@ -60,10 +60,15 @@ class Session:
         try:
             note = json.loads(self._image.note(_NOTE) or 'null')
             if note['increment'] == identity and note['snapshots'] == self._snapshots():
-                return int(note['parts'])
+                return 0 if self._is_rolled_back() else int(note['parts'])
         except (ValueError, TypeError, KeyError):
             pass
         return 0
+
+    def _is_rolled_back(self) -> bool:
+        """Tell whether HEAD holds none of the parts: somebody made it the newest backup again."""
+        newest = naming.newest(self._image.snapshots())
+        return newest is not None and not heads.differs(self._image, newest)
 
     def takes_parts(self, increment: model.Increment) -> bool:
         """Tell whether the increment may be written in several parts."""

@@ -21,7 +21,7 @@ import pytest
 
 from osc_backup_port import errors, model
 from osc_backup_port.archive import manifest, store
-from osc_backup_port.operations import verify_archive
+from osc_backup_port.operations import image_session, verify_archive
 from tests.fakes import ceph as fake_ceph
 from tests.fakes import rbd
 from tests.unit import archives, chains
@@ -161,6 +161,35 @@ def test_import_is_lost_at_any_operation(
     # The later it broke, the less is left to do.
     assert writes[-1] == 0
     assert len({count for count in writes if count}) > 3
+
+
+def test_an_image_that_was_rolled_back_since_the_import_was_killed(
+    cluster: fake_ceph.Cluster, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is what the doctor says to do: the parts in HEAD are gone, and come again."""
+
+    class Killed(BaseException):
+        pass
+
+    def die(self: image_session.Session, identity: str, parts: int) -> None:
+        note_parts(self, identity, parts)
+        raise Killed
+
+    chain, where = chains.make_chain(cluster, 2), store.Folder(tmp_path)
+    archives.create(archives.with_metadata(chain), cluster, where, [IDS[1]])
+    target, there = fake_ceph.Cluster(3), FakeCinder()
+    archives.import_(there, target, where, [IDS[0]])
+    note_parts = image_session.Session.note_parts
+    with monkeypatch.context() as patch:
+        patch.setattr(image_session.Session, 'note_parts', die)
+        patch.setattr(image_session.Session, 'leave', lambda self, error: None)
+        with pytest.raises(Killed):
+            archives.import_(there, target, where)
+    with target.pool().open(BASE, writable=True) as image:
+        image.roll_back(chains.snapshot(0))
+    archives.import_(there, target, where)
+    assert list(archives.contents(target).values()) == chain.contents
+    target.close()
 
 
 def test_a_chain_with_damage_leaves_the_pool_as_it_was(
