@@ -109,6 +109,10 @@ class Image:
         with self._translated(f'@{name}'):
             self._image.create_snap(name)
 
+    def rename_snapshot(self, name: str, new_name: str) -> None:
+        with self._translated(f'@{name}'):
+            self._image.rename_snap(name, new_name)
+
     def remove_snapshot(self, name: str) -> None:
         with self._translated(f'@{name}'):
             self._image.remove_snap(name)

@@ -198,6 +198,11 @@ def temporary_image(name: str) -> str:
     return f'{name}{_PART}'
 
 
+def temporary_snapshot(name: str) -> str:
+    """The name of a snapshot until it is proven; Cinder takes it for no backup's."""
+    return f'osc-backup-port.{name}'
+
+
 def image_of_temporary(name: str) -> str | None:
     """Return what a temporary image will be called; None for another image."""
     return name.removesuffix(_PART) if name.endswith(_PART) else None

@@ -115,24 +115,31 @@ def _check_newest(pool: ceph_pool.Pool, name: str, backup: record.BackupRecord) 
 
 def _make(pools: Pools, base: str, image: str, snapshot: str, shown: progress.Progress) -> str:
     """Make the snapshot on the volume, if the volume holds the bytes of the backup."""
-    state = ALREADY_THERE
     with pools.volumes.open(image, writable=True) as opened:
-        if snapshot not in {one.name for one in opened.snapshots()}:
-            opened.create_snapshot(snapshot)
-            state = MADE
+        there = {one.name for one in opened.snapshots()}
+        if snapshot in there:
+            _compare(pools, base, snapshot, image, snapshot, shown)
+            return ALREADY_THERE
+        # Cinder must never find it before it is proven, even if this run is killed.
+        unproven = naming.temporary_snapshot(snapshot)
+        if unproven in there:
+            opened.remove_snapshot(unproven)
+        opened.create_snapshot(unproven)
         try:
-            _compare(pools, base, image, snapshot, shown)
+            _compare(pools, base, snapshot, image, unproven, shown)
+            opened.rename_snapshot(unproven, snapshot)
         except BaseException:
-            if state == MADE:
-                opened.remove_snapshot(snapshot)
+            opened.remove_snapshot(unproven)
             raise
-    return state
+    return MADE
 
 
-def _compare(pools: Pools, base: str, image: str, snapshot: str, shown: progress.Progress) -> None:
+def _compare(
+    pools: Pools, base: str, snapshot: str, image: str, on_volume: str, shown: progress.Progress
+) -> None:
     with (
         pools.backups.open(base, snapshot) as original,
-        pools.volumes.open(image, snapshot) as copy,
+        pools.volumes.open(image, on_volume) as copy,
     ):
         shown.begin('Comparing', copy.size())
         try:

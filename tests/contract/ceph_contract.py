@@ -248,6 +248,19 @@ class CephContract:
         with one.open(name) as reader, two.open(name):
             assert reader.other_writers() == []
 
+    def test_a_snapshot_gets_another_name(self, ceph: Ceph) -> None:
+        where, name = ceph.pool(), f'{ceph.prefix}image'
+        where.create(name, model.ImageLayout(SIZE))
+        with where.open(name, writable=True) as image:
+            image.create_snapshot('one')
+            image.create_snapshot('two')
+            with where.open(name, 'one'):
+                pass
+            image.rename_snapshot('one', 'three')
+            with pytest.raises(errors.Conflict):
+                image.rename_snapshot('two', 'three')
+            assert [snapshot.name for snapshot in image.snapshots()] == ['three', 'two']
+
     def test_snapshots_keep_what_was_and_list_in_the_order_of_their_making(
         self, ceph: Ceph
     ) -> None:

@@ -302,6 +302,14 @@ class Image:
                 )
             )
 
+    def rename_snap(self, srcname: str, dstname: str) -> None:
+        what = self._begin('rename_snap', writes=True)
+        with self._cluster.mutex:
+            snapshot = self._find(srcname)
+            if any(snap.name == dstname for snap in self._stored.snapshots):
+                raise _error(errno.EEXIST, what)
+            snapshot.name = dstname
+
     def remove_snap(self, name: str) -> None:
         self._begin('remove_snap', writes=True)
         with self._cluster.mutex:
