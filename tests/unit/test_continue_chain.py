@@ -114,7 +114,7 @@ def test_not_the_newest(cloud: Cloud) -> None:
 
 def test_an_image_that_has_drifted(cloud: Cloud) -> None:
     cloud.backups.images[chains.BASE].content.write(0, b'of a backup that was deleted')
-    with pytest.raises(errors.Conflict, match='rbd .*-p backups snap rollback'):
+    with pytest.raises(errors.Conflict, match=r'rbd .*-p backups snap rollback'):
         cloud.go_on()
     assert cloud.snapshots() == []
 
@@ -122,7 +122,7 @@ def test_an_image_that_has_drifted(cloud: Cloud) -> None:
 def test_an_image_without_object_map_that_has_drifted(cloud: Cloud) -> None:
     cloud.backups.images[chains.BASE].features = 1
     cloud.backups.images[chains.BASE].content.write(0, b'of a backup that was deleted')
-    with pytest.raises(errors.Conflict, match='rbd .*-p backups snap rollback'):
+    with pytest.raises(errors.Conflict, match=r'rbd .*-p backups snap rollback'):
         cloud.go_on()
     assert cloud.snapshots() == []
 
