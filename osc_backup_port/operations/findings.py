@@ -56,8 +56,8 @@ CODES: dict[str, Code] = {
     ),
     'base-collision': Code(
         ERROR,
-        'Cinder falls back on the image volume-<volume>.backup.base, which belongs to another '
-        'backup: a restore gives the bytes of that one, a deletion removes it.',
+        'Cinder falls back on the image volume-<volume>.backup.base: a restore gives the bytes of '
+        'another backup, a deletion removes the image.',
     ),
     'duplicate-snapshot': Code(
         ERROR, 'Restore and deletion fail: Cinder wants one snapshot for a backup.'

@@ -115,19 +115,24 @@ class Judge:
 
     def _missing_image(self, backup: record.BackupRecord) -> Finding:
         wanted = driver_view.base_name(backup, self._parent(backup))
+        where, mend = self._to_have_back(backup, wanted)
+        found = f'no image {wanted} in pool {self._scan.pool}{where}.'
+        return Finding('missing-image', f'backup {backup.id}', found, mend, backup.id)
+
+    def _to_have_back(self, backup: record.BackupRecord, wanted: str) -> tuple[str, str]:
+        """Return where the data of a backup lies whose image is missing, and what to do."""
         places = [image.name for image, _ in self._scan.places_of(backup.id)]
-        found = f'no image {wanted} in pool {self._scan.pool}'
-        mend = f'Import its data: {_IMPORT.format(backup.id)}'
         trashed = [one for one in self._scan.trash if one.name == wanted]
         if trashed:
-            found += '; it is in the trash'
-            mend = f'Have it back: {locating.restore_command(self._scan.commands, trashed[0])}'
-        elif places:
-            found += f'; its snapshot is on {", ".join(places)}'
-            mend = (
-                f'Give the image its name: {self._scan.commands.rbd()} rename {places[0]} {wanted}'
+            back = locating.restore_command(self._scan.commands, trashed[0])
+            return '; it is in the trash', f'Have it back: {back}'
+        if places:
+            rename = self._scan.commands.rbd('rename', places[0], wanted)
+            return (
+                f'; its snapshot is on {", ".join(places)}',
+                f'Give the image its name: {rename}',
             )
-        return Finding('missing-image', f'backup {backup.id}', f'{found}.', mend, backup.id)
+        return '', f'Import its data: {_IMPORT.format(backup.id)}'
 
     def _missing_snapshot(self, backup: record.BackupRecord, image: pool_scan.Image) -> Finding:
         return Finding(
@@ -187,12 +192,13 @@ class Judge:
         )
 
     def _fallen_back(self, backup: record.BackupRecord, image: pool_scan.Image) -> Finding:
+        where, mend = self._to_have_back(backup, backup.base_image or '')
         return Finding(
             'base-collision',
             f'backup {backup.id}',
-            f'its image {backup.base_image} is missing, and Cinder takes {image.name} instead, '
-            'which has no snapshot of it.',
-            f'Import its data: {_IMPORT.format(backup.id)}. Do not delete it before.',
+            f'its image {backup.base_image} is missing{where}; Cinder takes {image.name} instead, '
+            'as it is now, and looks for no snapshot on it.',
+            f'{mend}. Do not delete it before.',
             backup.id,
         )
 

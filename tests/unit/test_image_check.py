@@ -405,6 +405,14 @@ def test_an_image_in_the_trash() -> None:
         assert one.mend == 'Have it back: rbd -p backups trash restore 10ab'
 
 
+def test_a_chain_that_was_moved_by_hand_gets_its_name_back() -> None:
+    found = judge(chain(), make(image(BASE, ID, OTHER_ID)))
+    assert {one.code for one in found} == {'base-collision'}
+    for one in found:
+        assert f'its snapshot is on {BASE}' in one.found
+        assert f'rbd -p backups rename {BASE} {OWN}.' in one.mend
+
+
 def test_the_command_that_rebuilds_an_object_map() -> None:
     items, scan, _ = WRONG['an object map of a snapshot']
     rebuild = 'rbd -p backups object-map rebuild'
