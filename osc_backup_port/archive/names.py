@@ -19,6 +19,7 @@ it, so that none can climb out of the folder.
 import re
 
 from osc_backup_port import errors
+from osc_backup_port.ceph import naming
 
 ARCHIVE = 'archive.json'
 IMAGE = 'image.json'
@@ -39,6 +40,8 @@ _NOTE = re.compile(
     rf'lock(\.[0-9a-f]+)?\.json|{_UUID}\.commit\.json|writer\.json|increment\.json\.new',
     re.ASCII,
 )
+#: The names of snapshots that an archive takes are those that Cinder gives.
+backup_of_snapshot = naming.backup_of_snapshot
 _PROOF = re.compile(r'[0-9]{5,9}\.proof\.json', re.ASCII)
 
 

@@ -112,18 +112,20 @@ def raw_size(reader: stream.Reader, size: int, may_have: Callable[[int], bool]) 
 
 def open_stream(
     reader: stream.Reader,
-    image_format: str,
     size: int,
+    image_format: str | None = None,
     at_end: Callable[[], None] = lambda: None,
 ) -> Incoming:
     """Read the beginning of a stream.
 
     :param size: bytes of the image, which a raw stream does not tell
+    :param image_format: what it has to be; if nobody has told it, it is recognised
     :param at_end: called when all was read, before the last increment is used up
     :raises InvalidInput: the stream has another format, or contradicts itself
     :raises TruncatedStream: it ends too early; also while items are read
     """
     head = _head(reader)
+    image_format = image_format or recognise(reader, size, lambda found: found == size)
     if image_format == RAW:
         whole = model.Increment(None, None, size, raw.read(reader, size))
         return Incoming(RAW, None, 1, _ending(iter([whole]), 1, reader, at_end))

@@ -91,7 +91,7 @@ class Source:
     info: image_info.ImageInfo | None
 
     def open(self) -> incoming.Incoming:
-        return incoming.open_stream(self.reader, self.format, self.size, self._check)
+        return incoming.open_stream(self.reader, self.size, self.format, self._check)
 
     def _check(self) -> None:
         if self.info is not None:

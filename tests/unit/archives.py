@@ -135,13 +135,17 @@ def import_stream_all(
 ) -> tuple[list[import_archive.Step], list[errors.PortError]]:
     source = tar_stream.Input(io.BytesIO(content))  # type: ignore[arg-type]
     steps, found = [], []
-    for item in import_stream.run(
-        cinder, cluster.pool(), source, OPTIONS, SILENT, chains.BOUNDS, verify
-    ):
-        if isinstance(item, errors.PortError):
-            found.append(item)
-        else:
-            steps.append(item)
+    try:
+        for item in import_stream.run(
+            cinder, cluster.pool(), source, OPTIONS, SILENT, chains.BOUNDS, verify
+        ):
+            if isinstance(item, errors.PortError):
+                found.append(item)
+            else:
+                steps.append(item)
+    except errors.InvalidInput as error:
+        # The stream is read no further, as by the command.
+        found.append(error)
     return steps, found
 
 

@@ -50,7 +50,7 @@ def open_any(source: stream.Reader, size: int) -> incoming.Incoming:
         image_format = incoming.RBD
     elif head.startswith(tuple(rbd_diff.BANNERS.values())):
         image_format = incoming.RBD_DIFF
-    return incoming.open_stream(source, image_format, size)
+    return incoming.open_stream(source, size, image_format)
 
 
 Image = tuple[str | None, str | None, bytes]

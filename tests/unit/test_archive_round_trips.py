@@ -245,7 +245,7 @@ def test_extract(chain: chains.Chain, tmp_path: pathlib.Path, image_format: str)
         if image_format == 'raw':
             assert chains.blocks_of_file(file) == chain.contents[number]
             continue
-        arriving = incoming.open_stream(stream.Reader(file, 'x'), incoming.RBD_DIFF, 0)
+        arriving = incoming.open_stream(stream.Reader(file, 'x'), 0, incoming.RBD_DIFF)
         found = [chains.blocks_of(chains.SIZE, list(i.items)) for i in arriving.increments]
         assert found == [chain.contents[number]]
 

@@ -208,6 +208,13 @@ class TestAPipe:
 
 
 @pytest.mark.parametrize('piped', [False, True])
+def test_an_open_stream_is_recognised_where_nobody_tells_its_format(piped: bool) -> None:
+    assert incoming.open_stream(reader(bytes(SIZE), piped), SIZE).format == 'raw'
+    with pytest.raises(errors.InvalidInput, match='--format'):
+        incoming.open_stream(reader(diff(), True), SIZE)
+
+
+@pytest.mark.parametrize('piped', [False, True])
 def test_nothing_at_all(piped: bool) -> None:
     with pytest.raises(errors.InvalidInput, match='is empty'):
         recognise(b'', piped)
@@ -219,7 +226,7 @@ class TestAFormatThatIsTold:
     def test_raw_is_taken_as_it_is(self, name: str, piped: bool) -> None:
         head = STRANGERS[name][0] if name in STRANGERS else DISGUISES[name]()
         content = disk_with(head)
-        arriving = incoming.open_stream(reader(content, piped), 'raw', SIZE)
+        arriving = incoming.open_stream(reader(content, piped), SIZE, 'raw')
 
         (increment,) = arriving.increments
         found = b''.join(
@@ -234,18 +241,18 @@ class TestAFormatThatIsTold:
         head, what, _hint = STRANGERS[name]
 
         with pytest.raises(errors.InvalidInput, match=f'is {what}, expected the format {told}'):
-            incoming.open_stream(reader(head), told, SIZE)
+            incoming.open_stream(reader(head), SIZE, told)
 
     @pytest.mark.parametrize(
         ('content', 'told', 'found'), [(diff(), 'rbd', 'rbd-diff'), (export(), 'rbd-diff', 'rbd')]
     )
     def test_but_it_is_the_other(self, content: bytes, told: str, found: str) -> None:
         with pytest.raises(errors.InvalidInput, match=f'begins as the format {found} does'):
-            incoming.open_stream(reader(content), told, SIZE)
+            incoming.open_stream(reader(content), SIZE, told)
 
     def test_but_it_is_nothing_of_the_kind(self) -> None:
         with pytest.raises(errors.InvalidInput, match=r"begins with b'\\x00.*expected the format"):
-            incoming.open_stream(reader(bytes(100)), 'rbd-diff', SIZE)
+            incoming.open_stream(reader(bytes(100)), SIZE, 'rbd-diff')
 
 
 @pytest.mark.parametrize('content', [diff(), export(), bytes(SIZE)])
@@ -255,7 +262,7 @@ def test_the_last_increment_ends_with_the_stream(content: bytes, piped: bool) ->
     told, seen = formats.get(content[:5], 'raw'), []
 
     arriving = incoming.open_stream(
-        reader(content, piped), told, SIZE, at_end=lambda: seen.append('end')
+        reader(content, piped), SIZE, told, at_end=lambda: seen.append('end')
     )
     for increment in arriving.increments:
         assert seen == []
@@ -263,7 +270,7 @@ def test_the_last_increment_ends_with_the_stream(content: bytes, piped: bool) ->
             pass
         assert seen == ['end']
 
-    arriving = incoming.open_stream(reader(content + b'x', piped), told, SIZE)
+    arriving = incoming.open_stream(reader(content + b'x', piped), SIZE, told)
     increment = next(arriving.increments)
     with pytest.raises(errors.InvalidInput, match=r'more bytes follow|goes on after'):
         list(increment.items)
