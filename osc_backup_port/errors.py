@@ -104,6 +104,10 @@ class CephError(PortError):
     """The Ceph cluster refused, was lost, or is not what was expected."""
 
 
+class DamagedImage(CephError):
+    """An image is there, and cannot be opened; the others can."""
+
+
 class CinderError(PortError):
     """The Block Storage service refused, was lost, or failed."""
 

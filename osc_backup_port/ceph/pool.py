@@ -114,7 +114,10 @@ class Pool:
 
     def data_pool_of(self, image_name: str) -> str:
         """Return the pool that the data of an image goes to, there or yet to be made."""
-        with contextlib.suppress(errors.NotFound), self.open(image_name) as opened:
+        with (
+            contextlib.suppress(errors.NotFound, errors.DamagedImage),
+            self.open(image_name) as opened,
+        ):
             return opened.data_pool() or self.name
         return self._style.data_pool
 
@@ -161,6 +164,7 @@ class Pool:
         """Open an image until the block ends.
 
         :raises NotFound: there is no such image, or no such snapshot on it
+        :raises DamagedImage: a part of it is missing
         """
         handle = self._handles.take(name, snapshot)
         # Trying to open what is not there can kill the process: librbd 16.2.15
@@ -207,7 +211,7 @@ class Pool:
         except errors.NotFound as error:
             if not self.has_image(name):
                 raise
-            raise errors.CephError(
+            raise errors.DamagedImage(
                 f'Pool {self.name}, image {name}: is there, but cannot be opened: a part of it '
                 'is missing, its header perhaps.',
                 f'See what the cluster says: {self.commands.rbd("info", name)}',

@@ -261,7 +261,7 @@ def _snapshots_there(pool: ceph_pool.Pool, name: str) -> set[str | None]:
     try:
         with pool.open(name) as image:
             return {naming.backup_of_snapshot(snapshot.name) for snapshot in image.snapshots()}
-    except errors.NotFound:
+    except (errors.NotFound, errors.DamagedImage):
         return set()
 
 

@@ -212,7 +212,7 @@ def _backups_there(pool: ceph_pool.Pool, name: str) -> set[str | None]:
     try:
         with pool.open(name) as image:
             return {naming.backup_of_snapshot(snap.name) for snap in image.snapshots()} - {None}
-    except errors.NotFound:
+    except (errors.NotFound, errors.DamagedImage):
         return set()
 
 

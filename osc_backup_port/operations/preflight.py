@@ -143,7 +143,7 @@ def check_image(pool: ceph_pool.Pool, name: str) -> list[errors.PortError]:
     try:
         with contextlib.suppress(errors.NotFound), pool.open(name) as image:
             chain_writer.check_may_add(pool.name, image)
-    except errors.Conflict as error:
+    except (errors.Conflict, errors.DamagedImage) as error:
         return [error]
     return []
 

@@ -21,7 +21,7 @@ import tarfile
 
 import pytest
 
-from osc_backup_port import errors
+from osc_backup_port import errors, model
 from osc_backup_port.archive import catalog, sealed, store, tar_stream
 from osc_backup_port.operations import import_archive, verify_archive
 from tests.fakes import ceph as fake_ceph
@@ -284,6 +284,19 @@ def test_what_stands_in_the_way_of_one_chain(
     assert results == {**dict.fromkeys(FIRST, 'imported'), **dict.fromkeys(SECOND, 'not imported')}
     with pytest.raises(errors.NotFound):
         there.get(IDS[3])
+
+
+def test_an_image_that_is_damaged_in_the_cloud(
+    archive: pathlib.Path, target: fake_ceph.Cluster
+) -> None:
+    there = FakeCinder()
+    target.pool().create(OTHER, model.ImageLayout(chains.SIZE))
+    target.connect().remove_object(f'rbd_header.{target.images[OTHER].id}')
+    planned = archives.import_all(there, target, store.Folder(archive))
+    results = {step.backup.id: step.image_result for step in planned.steps}
+    assert results == {**dict.fromkeys(FIRST, 'imported'), **dict.fromkeys(SECOND, 'not imported')}
+    assert set(there.rows) == set(FIRST)
+    assert any('cannot be opened' in str(finding) for finding in planned.findings())
 
 
 @pytest.mark.parametrize('first', [IDS[2], IDS[4]], ids=['behind', 'before'])

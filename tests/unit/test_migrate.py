@@ -17,7 +17,7 @@ import json
 
 import pytest
 
-from osc_backup_port import errors, progress
+from osc_backup_port import errors, model, progress
 from osc_backup_port.operations import chains as pool_chains
 from osc_backup_port.operations import image_session, import_metadata, migrate, rewriting
 from tests.fakes import ceph as fake_ceph
@@ -213,6 +213,16 @@ def test_metadata_that_cannot_be_stored(clouds: Clouds, monkeypatch: pytest.Monk
     assert step.metadata is not None
     assert step.metadata.result == 'not imported'
     assert not clouds.target_cinder.rows
+
+
+def test_an_image_that_is_damaged_in_the_other_cloud(clouds: Clouds) -> None:
+    clouds.target.pool().create(chains.BASE, model.ImageLayout(chains.SIZE))
+    clouds.target.connect().remove_object(f'rbd_header.{clouds.target.images[chains.BASE].id}')
+    both = migrate.Clouds(clouds.source.pool(), clouds.target.pool(), clouds.target_cinder)
+    records = pool_chains.read_records(clouds.source_cinder, [chains.IDS[0]], False)
+    planned = migrate.plan(clouds.source_cinder, both, records, False, OPTIONS)
+    (finding,) = planned.findings()
+    assert 'cannot be opened' in str(finding)
 
 
 def test_what_differs_is_found(clouds: Clouds, monkeypatch: pytest.MonkeyPatch) -> None:
