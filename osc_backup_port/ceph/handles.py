@@ -21,7 +21,7 @@ not wait for that: the image is put aside, and closed later.
 """
 
 import collections
-import threading
+import contextlib
 import time
 from typing import Any
 
@@ -64,26 +64,34 @@ class Handle:
 
 
 class Handles:
-    """Opens and closes the images of one pool; may be used by several threads."""
+    """Opens and closes the images of one pool; may be used by several threads.
+
+    There is no lock: a signal, which may come between any two steps, would leave it held.
+    One step of a deque or a list is whole by itself.
+    """
 
     def __init__(self, ioctx: Any, rbd: Any) -> None:
         self._ioctx = ioctx
         self._rbd = rbd
         self._aside: collections.deque[Handle] = collections.deque()
-        self._mutex = threading.Lock()
+        self._writable: list[Handle] = []
 
     def open(self, name: str, is_writable: bool) -> Handle:
         """Open an image, which is there; raises the errors of librbd."""
         image = self._rbd.Image(self._ioctx, name, read_only=not is_writable)
-        return Handle(name, is_writable, image)
+        handle = Handle(name, is_writable, image)
+        if is_writable:
+            self._writable.append(handle)
+        return handle
 
     def take(self, name: str, snapshot: str | None) -> Handle | None:
         """Return an image that was opened at this snapshot just now, if there is one aside."""
         if snapshot is None:
             return None
-        with self._mutex:
-            for handle in self._aside:
-                if handle.is_fresh_at(name, snapshot):
+        for handle in list(self._aside):
+            if handle.is_fresh_at(name, snapshot):
+                # Another thread may have taken it meanwhile.
+                with contextlib.suppress(ValueError):
                     self._aside.remove(handle)
                     return handle
         return None
@@ -92,27 +100,42 @@ class Handles:
         """Take an image that is not used any more; what was written to is closed on return."""
         handle.used = time.monotonic()
         if handle.is_writable:
-            handle.close()
+            self._close_writable(handle)
             return
-        with self._mutex:
-            self._aside.append(handle)
+        self._aside.append(handle)
         self._close_oldest(_MOST)
 
     def forget(self, name: str) -> None:
-        """Let nobody use what is open of an image that is about to change its name, or to go."""
-        with self._mutex:
-            for handle in self._aside:
-                if handle.name == name:
-                    handle.snapshot = None
+        """Let nobody use what is open of an image that is about to change its name, or to go.
+
+        A signal may have come while it was given back, and an image that is open to write
+        cannot be removed: it is closed now.
+        """
+        for handle in [handle for handle in self._writable if handle.name == name]:
+            self._close_writable(handle)
+        for handle in list(self._aside):
+            if handle.name == name:
+                handle.snapshot = None
 
     def close(self) -> None:
-        """Close all that was given back."""
+        """Close all that is open."""
+        for handle in list(self._writable):
+            self._close_writable(handle)
         self._close_oldest(0)
 
-    def _close_oldest(self, most: int) -> None:
-        while True:
-            with self._mutex:
-                if len(self._aside) <= most:
-                    return
-                handle = self._aside.popleft()
+    def _close_writable(self, handle: Handle) -> None:
+        """Close it and forget it, also if the cluster is lost; but not if a signal came before."""
+        if handle not in self._writable:
+            return
+        try:
             handle.close()
+        except self._rbd.Error:
+            self._writable.remove(handle)
+            raise
+        self._writable.remove(handle)
+
+    def _close_oldest(self, most: int) -> None:
+        while len(self._aside) > most:
+            # Another thread may have taken the last one meanwhile.
+            with contextlib.suppress(IndexError):
+                self._aside.popleft().close()
