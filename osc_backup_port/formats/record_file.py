@@ -28,7 +28,7 @@ from osc_backup_port import record as record_module
 from osc_backup_port.formats import clean_text, record_parts, record_search
 
 #: A file may hold many records, one after the other.
-MAX_FILE_SIZE = 64 * units.MIB
+MAX_FILE_SIZE = 32 * units.MIB
 #: How many values the records of a file may have in all: some 10 000 records.
 MAX_VALUES = 500_000
 

@@ -367,7 +367,7 @@ class TestWhatStandsInTheWay:
         with pytest.raises(errors.Conflict, match='without the snapshot of any backup') as caught:
             imported(('raw', 0))
 
-        assert f'rbd -p backups rename {BASE} {BASE}.aside' in str(caught.value)
+        assert f'rename {BASE} {BASE}.aside' in str(caught.value)
 
     def test_somebody_who_died(
         self,

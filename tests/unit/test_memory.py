@@ -20,13 +20,13 @@ import pytest
 LIMIT = 256
 
 COMMON = """
-import hashlib, io, os, pathlib, resource, sys, tarfile
+import hashlib, io, os, pathlib, sys, tarfile
 import zstandard
 from osc_backup_port import model, progress
 from osc_backup_port.archive import manifest, names, store, tar_stream
 from osc_backup_port.formats import rbd_diff, record_file
 from osc_backup_port.operations import verify_archive
-from tests.unit import chains
+from tests.unit import chains, peak_memory
 from tests.unit.chains import BASE, IDS
 root = pathlib.Path(sys.argv[1])
 """
@@ -64,7 +64,7 @@ where.put(f'{folder}/increment.json', manifest.encode_increment(increment))
 
 TELL = """
 print([verdict.result for verdict in verdicts])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+print(peak_memory.mebibytes())
 """
 
 FOLDER = (
@@ -121,7 +121,7 @@ content = manifest.encode_increment(increment)
 print(len(content))
 decoded = manifest.decode_increment(content, 'the document')
 print(len(decoded.segments))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+print(peak_memory.mebibytes())
 """
 )
 
