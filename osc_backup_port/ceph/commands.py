@@ -36,6 +36,10 @@ class Commands:
     user: str | None = None
     pool: str | None = None
 
+    def for_admin(self) -> 'Commands':
+        """Return the same for what the user of the backups may not do: of client.admin."""
+        return dataclasses.replace(self, user=None)
+
     def rbd(self, *words: str) -> str:
         return self._command('rbd', self._pool(), words)
 

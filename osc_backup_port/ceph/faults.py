@@ -103,7 +103,8 @@ class Faults:
         return f'Look at the health of the cluster: {self._shell.ceph("status")}'
 
     def _room(self) -> str:
-        quota = self._shell.ceph('osd', 'pool', 'set-quota', '<pool>', 'max_bytes', '<bytes>')
+        admin = self._shell.for_admin()
+        quota = admin.ceph('osd', 'pool', 'set-quota', '<pool>', 'max_bytes', '<bytes>')
         return (
             f'Look at: {self._shell.ceph("df", "detail")}; then free space, add OSDs, or raise '
             f'the quota: {quota}. Then run the same command again.'
@@ -150,7 +151,7 @@ class Faults:
             f'{" and ".join(refusing)}: {text}.{also}',
             f"{user} needs the capabilities mon 'profile rbd' and osd '{needed}' (to read alone: "
             'profile rbd-read-only). Compare with the user of cinder-backup: '
-            + self._shell.ceph('auth', 'get', user),
+            + self._shell.for_admin().ceph('auth', 'get', user),
         )
 
     def _refuses(self, pool: str) -> bool:

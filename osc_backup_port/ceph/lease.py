@@ -199,8 +199,9 @@ class Lease:
             self._client.blocklist_add(address, BLOCKLIST_SECONDS)
 
     def _may_not_shut_out(self, addresses: list[str], error: Exception) -> errors.CephError:
-        steps = [self._shell.ceph('osd', 'blocklist', 'add', one) for one in addresses]
-        steps.append(self._shell.rados('rm', self._object))
+        shell = self._shell.for_admin()
+        steps = [shell.ceph('osd', 'blocklist', 'add', one) for one in addresses]
+        steps.append(shell.rados('rm', self._object))
         return errors.CephError(
             f'Image {self._image}: a run that was importing into it ended without releasing its '
             f'lock, and might go on. Its client ({", ".join(addresses)}) has to be shut out '

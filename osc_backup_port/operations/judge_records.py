@@ -247,14 +247,15 @@ class Judge:
         )
 
     def _duplicates(self, backup: record.BackupRecord, reading: driver_view.Reading) -> Finding:
-        spare = ' or '.join(f'{reading.image}@{name}' for name in reading.duplicates)
+        rbd = self._scan.commands.rbd
+        spare = ' or '.join(rbd('snap', 'rm', f'{reading.image}@{n}') for n in reading.duplicates)
         return Finding(
             'duplicate-snapshot',
             f'backup {backup.id}',
             f'image {reading.image} has {len(reading.duplicates)} snapshots of it, expected one: '
             f'{", ".join(reading.duplicates)}.',
             'Find out which is right (rbd export both and compare), and remove the other: '
-            f'{self._scan.commands.rbd()} snap rm {spare}',
+            f'{spare}',
             backup.id,
         )
 

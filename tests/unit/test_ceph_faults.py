@@ -89,6 +89,8 @@ def test_a_capability_that_is_missing_on_the_data_pool(cluster: fake_ceph.Cluste
 
     for word in (NAME, 'client.cinder-backup', 'in pool data:', 'profile rbd pool=data'):
         assert word in str(raised.value)
+    # Which that user may not run itself.
+    assert 'ceph auth get client.cinder-backup' in str(raised.value)
 
 
 def test_an_image_that_cannot_be_removed_is_not_called_gone(
