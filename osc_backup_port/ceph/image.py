@@ -65,6 +65,11 @@ class Image:
             found: str = self._image.id()
         return found
 
+    def snapshot_id(self, name: str) -> int:
+        """Return the id of a snapshot that was there when the image was opened."""
+        with self._translated(f'@{name}'):
+            return int(self._image.snap_get_id(name))
+
     def size(self) -> int:
         with self._translated():
             return int(self._image.size())

@@ -16,6 +16,7 @@ import contextlib
 import errno
 import functools
 import json
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -28,6 +29,8 @@ from osc_backup_port.ceph import commands, faults, handles, image, lease, new_im
 _WATCH_TIMEOUT = 40
 #: Two bits for each object of an image: enough for 1 PiB.
 _LARGEST_MAP = 64 << 20
+#: What Ceph calls the image as it is now, where it wants the id of a snapshot.
+_HEAD = (1 << 64) - 2
 #: What the cluster says of an object map that it cannot decode.
 _DAMAGED = (errno.EINVAL, errno.EIO, errno.EBADMSG)
 _AS_THE_OTHERS = model.NewImages()
@@ -185,6 +188,8 @@ class Pool:
                 name, handle.image, self._rbd, self._client, self._faults, open_at, self.commands
             )
             yield ours
+            if not writable:
+                self._check_still_there(ours, snapshot)
         except BaseException:
             # A signal may come as soon as it is open, and an image that is
             # open to write cannot be removed.  The first error wins.
@@ -192,6 +197,26 @@ class Pool:
                 self._give_back(name, handle, ours)
             raise
         self._give_back(name, handle, ours)
+
+    def _check_still_there(self, opened: image.Image, snapshot: str | None) -> None:
+        """See that nobody removed what was read, which reads as zeros from then on.
+
+        A client that only reads is not told of it: librbd has no watch for it.
+
+        :raises NotFound: somebody did
+        """
+        what = f'image {opened.name}' + (f'@{snapshot}' if snapshot else '')
+        number = _HEAD if snapshot is None else opened.snapshot_id(snapshot)
+        header = f'rbd_header.{opened.id()}'
+        try:
+            with self._translated(what):
+                self._ioctx.execute(header, 'rbd', 'get_size', struct.pack('<Q', number))
+        except errors.NotFound as error:
+            raise errors.NotFound(
+                f'Pool {self.name}, {what}: was removed while it was read, so that what was read '
+                'may be wrong. Nothing of it is kept.',
+                'If its backup is still there, run the same command again.',
+            ) from error
 
     def _give_back(
         self, name: str, handle: handles.Handle | None, opened: image.Image | None

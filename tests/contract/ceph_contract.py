@@ -20,6 +20,7 @@ Ceph has changed.
 import random
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import pytest
@@ -500,6 +501,27 @@ class CephContract:
         ceph.rbd.RBD().trash_restore(ioctx, trashed.id, name)
         assert where.has_image(name)
         assert trashed not in where.trash()
+
+    def test_what_is_removed_while_it_is_read_is_told(self, ceph: Ceph) -> None:
+        where, other, name = ceph.pool(), ceph.pool(), f'{ceph.prefix}image'
+        where.create(name, model.ImageLayout(SIZE))
+        with where.open(name, writable=True) as image:
+            writing.write_items(image, [model.Data(0, b'one')], BOUNDS)
+            image.create_snapshot('one')
+
+        def read_while(snapshot: str | None, remove: Callable[[], None]) -> None:
+            with where.open(name, snapshot) as image:
+                image.read(0, 3)
+                remove()
+
+        def remove_snapshot() -> None:
+            with other.open(name, writable=True) as image:
+                image.remove_snapshot('one')
+
+        with pytest.raises(errors.NotFound, match='@one: was removed while it was read'):
+            read_while('one', remove_snapshot)
+        with pytest.raises(errors.NotFound, match='image: was removed while it was read'):
+            read_while(None, lambda: other.remove(name))
 
     def test_no_increment_leads_backwards(self, ceph: Ceph) -> None:
         where, name = ceph.pool(), f'{ceph.prefix}image'

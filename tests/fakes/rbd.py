@@ -283,6 +283,14 @@ class Image:
         # librbd gives no promise about their order.
         return reversed(found)
 
+    def snap_get_id(self, snap_name: str) -> int:
+        self._begin('snap_get_id')
+        with self._cluster.mutex:
+            # Who only reads is not told that it was removed.
+            if self._snapshot is not None and self._snapshot.name == snap_name:
+                return self._snapshot.id
+            return self._find(snap_name).id
+
     def set_snap(self, name: str | None) -> None:
         self._begin('set_snap')
         with self._cluster.mutex:
