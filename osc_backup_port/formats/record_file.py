@@ -127,7 +127,7 @@ class _Reader:
     def take(self, part: record_parts.Part) -> None:
         try:
             record = self._record(part)
-            if isinstance(part.found, record_search.Url) and part.found.is_joined:
+            if _is_of_several_lines(part.found):
                 self._joined.append((part.found.start, record))
             known = self._records.setdefault(record.id, record)
             if not known.says_the_same_as(record):
@@ -243,6 +243,12 @@ class _Reader:
     def _shown(self, start: int) -> str:
         content = self._text[start : start + 4 * _SHOWN].decode('utf-8', 'replace')
         return ascii(content[:_SHOWN])
+
+
+def _is_of_several_lines(found: record_search.Found) -> bool:
+    return isinstance(found, record_search.Fields) or (
+        isinstance(found, record_search.Url) and found.is_joined
+    )
 
 
 def _compare(shown: typing.Any, record: record_module.BackupRecord, name: str) -> None:

@@ -206,6 +206,25 @@ def test_halves_of_two_records_are_no_record(data: st.DataObject) -> None:
         assert all(record in (records.make_record(), other) for record in found)
 
 
+def test_halves_of_decoded_records_that_do_not_fit_together() -> None:
+    other_volume = records.THIRD_ID
+    other = records.make_fields(
+        id=records.OTHER_ID,
+        volume_id=other_volume,
+        service_metadata=json.dumps({'base': f'volume-{other_volume}.backup.{records.OTHER_ID}'}),
+    )
+    one, two = (json.dumps(fields, indent=1) for fields in (records.make_fields(), other))
+    cut = one.splitlines(keepends=True)
+    for number, line in enumerate(cut):
+        if 'service_metadata' in line:
+            break
+        halves = ''.join(cut[: number + 1] + two.splitlines(keepends=True)[number + 1 :])
+        if '"id"' not in ''.join(cut[: number + 1]):
+            continue
+        with pytest.raises(errors.InvalidRecord, match='do not belong together'):
+            read(halves)
+
+
 @pytest.mark.parametrize(
     ('lines', 'expected'),
     [
