@@ -320,7 +320,8 @@ class TestFix:
         found = fix_image.plan(check(cluster, FakeCinder()), 'orphan-metadata')
         (told,) = [fix_image.run(cluster.pool(), FakeCinder(), one, tmp_path) for one in found]
         name = naming.metadata_object(OTHER_ID)
-        assert told == f'{name}: removed; back with: rados -p backups put {name} {tmp_path / name}'
+        command = cluster.pool().commands.rados('put', name, str(tmp_path / name))
+        assert told == f'{name}: removed; back with: {command}'
         assert (tmp_path / name).read_bytes() == content
         assert name not in cluster.objects
 
