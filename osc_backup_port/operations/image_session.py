@@ -14,8 +14,9 @@
 
 One that is new is written under a temporary name and renamed when the session
 ends well.  What a killed run left behind is taken up where it stopped: every
-snapshot counts, and a note on the image tells how many segments of the next
-increment are in its HEAD.
+snapshot counts, and a note on the new image tells how many segments of the next
+increment are in its HEAD.  An image that is there is Cinder's too, so an increment
+that was begun on it begins anew.
 """
 
 import contextlib
@@ -26,7 +27,7 @@ from osc_backup_port import errors, model
 from osc_backup_port.ceph import image as ceph_image
 from osc_backup_port.ceph import lease, naming
 from osc_backup_port.ceph import pool as ceph_pool
-from osc_backup_port.operations import chain_writer, heads
+from osc_backup_port.operations import chain_writer
 from osc_backup_port.transfer import limits, metering
 
 _NOTE = 'progress'
@@ -37,13 +38,19 @@ Write = Callable[[Iterable[model.Item]], None]
 class Session:
     """Made by :func:`session`.
 
+    :param is_ours: nobody else knows the image, so that its HEAD stays as a killed run left it
     :ivar is_refused: set it before an error: nothing of this image may come here
     """
 
     def __init__(
-        self, image: ceph_image.Image, lock: lease.Lease, writer: chain_writer.ChainWriter
+        self,
+        image: ceph_image.Image,
+        lock: lease.Lease,
+        writer: chain_writer.ChainWriter,
+        is_ours: bool,
     ) -> None:
         self._image = image
+        self._is_ours = is_ours
         self._lock = lock
         self._writer = writer
         self.is_refused = False
@@ -55,20 +62,20 @@ class Session:
     def resume_at(self, identity: str) -> int:
         """Return how many parts of an increment are in HEAD already.
 
+        An image that Cinder looks for begins the increment anew: Cinder, or an operator, may
+        have changed its HEAD since the note was left.
+
         :param identity: tells the increment from every other one
         """
+        if not self._is_ours:
+            return 0
         try:
             note = json.loads(self._image.note(_NOTE) or 'null')
             if note['increment'] == identity and note['snapshots'] == self._snapshots():
-                return 0 if self._is_rolled_back() else int(note['parts'])
+                return int(note['parts'])
         except (ValueError, TypeError, KeyError):
             pass
         return 0
-
-    def _is_rolled_back(self) -> bool:
-        """Tell whether HEAD holds none of the parts: somebody made it the newest backup again."""
-        newest = naming.newest(self._image.snapshots())
-        return newest is not None and not heads.differs(self._image, newest)
 
     def takes_parts(self, increment: model.Increment) -> bool:
         """Tell whether the increment may be written in several parts."""
@@ -83,6 +90,8 @@ class Session:
 
     def note_parts(self, identity: str, parts: int) -> None:
         """Leave a note that so many parts are written, for a run after a crash."""
+        if not self._is_ours:
+            return
         note = {'increment': identity, 'parts': parts, 'snapshots': self._snapshots()}
         self._note(json.dumps(note))
 
@@ -155,7 +164,7 @@ def _there(
     with pool.open(name, writable=True) as image:
         chain_writer.check_may_add(pool.name, image)
         writer = chain_writer.ChainWriter(image, name, lock, False, meter, bounds)
-        opened = Session(image, lock, writer)
+        opened = Session(image, lock, writer, is_ours=False)
         left = f'Image {name} may not be as its newest backup; the next run mends it.'
         # Cinder must never meet a HEAD that is not its newest backup.
         with chain_writer.undone_on_error(lock, left, opened.leave):
@@ -189,7 +198,7 @@ def _new(
             if not fresh:
                 chain_writer.wait_until_alone(image)
             writer = chain_writer.ChainWriter(image, name, lock, fresh, meter, bounds)
-            opened = Session(image, lock, writer)
+            opened = Session(image, lock, writer, is_ours=True)
             yield opened
             opened.finish()
         lock.check()
