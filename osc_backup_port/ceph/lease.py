@@ -202,11 +202,12 @@ class Lease:
         shell = self._shell.for_admin()
         steps = [shell.ceph('osd', 'blocklist', 'add', one) for one in addresses]
         steps.append(shell.rados('rm', self._object))
+        user = f'client.{self._shell.user or "admin"}'
+        allow = shell.ceph('auth', 'caps', user, 'mon', 'profile rbd', 'osd', '<as before>')
         return errors.CephError(
             f'Image {self._image}: a run that was importing into it ended without releasing its '
             f'lock, and might go on. Its client ({", ".join(addresses)}) has to be shut out '
             f'first, which the cluster refuses: {error}.',
             "The user needs the capability mon 'profile rbd', as Ceph's documentation gives it to "
-            "cinder-backup: ceph auth caps client.<user> mon 'profile rbd' osd <as before>. Or "
-            f'run, as a user who may: {"; ".join(steps)}',
+            f'cinder-backup: {allow}. Or run, as a user who may: {"; ".join(steps)}',
         )

@@ -17,7 +17,7 @@ import dataclasses
 from typing import Any
 
 from osc_backup_port import errors, model
-from osc_backup_port.ceph import naming
+from osc_backup_port.ceph import commands, naming
 
 #: Images that are looked at, to see how this cloud makes them.
 _SAMPLES = 3
@@ -41,11 +41,19 @@ class Style:
 class Styles:
     """Finds out how to make images in one pool."""
 
-    def __init__(self, rbd: Any, client: Any, pool: str, chosen: model.NewImages) -> None:
+    def __init__(
+        self,
+        rbd: Any,
+        client: Any,
+        pool: str,
+        chosen: model.NewImages,
+        shell: commands.Commands,
+    ) -> None:
         self._rbd = rbd
         self._client = client
         self._pool = pool
         self._chosen = chosen
+        self._shell = shell
 
     def choose(self, neighbours: list[Style]) -> Style:
         """Return how to make an image beside its neighbours.
@@ -76,7 +84,8 @@ class Styles:
         if found != self._pool and not self._client.pool_exists(found):
             raise errors.InvalidInput(
                 f'Data pool {found}: there is no such pool.',
-                'Choose another one: --data-pool <pool>; the pools: ceph osd pool ls',
+                'Choose another one: --data-pool <pool>; the pools: '
+                f'{self._shell.ceph("osd", "pool", "ls")}',
             )
         return found
 

@@ -73,7 +73,7 @@ class Pool:
         self._rbd = rbd
         self._handles = handles.Handles(ioctx, rbd)
         self._faults = faults.Faults(rados, rbd, client, name, self.commands)
-        self._styles = new_images.Styles(rbd, client, name, chosen)
+        self._styles = new_images.Styles(rbd, client, name, chosen, self.commands)
 
     def close(self) -> None:
         """Close what is open of it; nothing more may be asked."""

@@ -151,8 +151,7 @@ def _add_descendants(
     ]:
         for item in left_out:
             failures[item.id] = errors.Conflict(
-                f'Backup {item.id}: is left out, because it builds on backup {item.parent_id}, '
-                'which cannot be had.',
+                f'Backup {item.id}: skipped: its parent {item.parent_id} is unavailable.',
                 'To take it by itself, as a full backup: --single',
             )
 

@@ -126,7 +126,7 @@ def test_a_backup_whose_snapshot_is_lost_keeps_its_ancestors(
     assert {step.record.id for step in planned.steps} == {IDS[0], *SECOND}
     told = dict(planned.findings())
     assert 'no snapshot' in str(told[IDS[1]])
-    assert f'builds on backup {IDS[1]}' in str(told[IDS[2]])
+    assert f'its parent {IDS[1]} is unavailable' in str(told[IDS[2]])
     assert archives.is_good(store.Folder(tmp_path))
 
 
