@@ -27,16 +27,17 @@ from tests.fakes import ceph as fake_ceph
 
 #: A call into a library that no signal ends: a lock that is taken twice.
 STUCK = """
-import ctypes, sys
+import ctypes, sys, threading
 from osc_backup_port import errors
 from osc_backup_port.ceph import cluster
 from osc_backup_port.osc import base
 cluster.silent_pools = lambda seconds: {silent}
 class Command:
     def run(self, parsed_args):
-        print('begun', flush=True)
         libc, lock = ctypes.CDLL(None), ctypes.create_string_buffer(64)
         libc.pthread_mutex_lock(lock)
+        # Told by a thread, when this one is in the library: a signal before that is answered.
+        threading.Timer(1, print, ['begun'], dict(flush=True)).start()
         libc.pthread_mutex_lock(lock)
 class Ours(base.CommandMixin, Command):
     pass
