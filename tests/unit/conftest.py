@@ -12,20 +12,12 @@
 
 """What the tests of images share."""
 
-import signal
 from collections.abc import Iterator
 
 import pytest
 
 from osc_backup_port.ceph import handles
 from tests.fakes import ceph as fake_ceph
-
-
-@pytest.fixture(scope='session', autouse=True)
-def _signals_as_in_a_terminal() -> None:
-    """A shell ignores some signals in what it runs in the background, tests too."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
