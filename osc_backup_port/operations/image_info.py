@@ -25,7 +25,7 @@ import re
 import typing
 from collections.abc import Iterator
 
-from osc_backup_port import errors, files, record, units
+from osc_backup_port import documents, errors, files, record, units
 from osc_backup_port.formats import incoming, stream
 
 _KIND = 'image of a volume backup'
@@ -111,8 +111,8 @@ def read(image_file: pathlib.Path) -> ImageInfo | None:
     with path.open('rb') as file:
         content = file.read(_LARGEST)
     try:
-        return _decode(json.loads(content))
-    except (ValueError, KeyError, TypeError, RecursionError):
+        return _decode(documents.read_json(content))
+    except (ValueError, KeyError, TypeError):
         raise errors.InvalidInput(
             f'{path}: is not what export-image writes beside the file of an image.',
             f'Move it away, and tell the format of {image_file.name}: --format',

@@ -16,15 +16,11 @@ Without it a restore loses the name, the properties, the image properties and
 the bootable flag of the volume.  As a file it has the name of the object.
 """
 
-import json
 import pathlib
 
-from osc_backup_port import errors, files, units
+from osc_backup_port import documents, errors, files, model
 from osc_backup_port.ceph import naming
 from osc_backup_port.ceph import pool as ceph_pool
-
-#: Bytes of a file that is read; Cinder writes some 2 KiB.
-_LARGEST = units.MIB
 
 
 def file_beside(image_file: pathlib.Path, backup_id: str) -> pathlib.Path:
@@ -59,14 +55,15 @@ def read_file(path: pathlib.Path, required: bool) -> bytes | None:
     if required:
         # The user has named it: it may be a pipe.
         with path.open('rb') as file:
-            content = file.read(_LARGEST + 1)
+            content = file.read(model.MAX_VOLUME_METADATA + 1)
     else:
-        content = files.read_file(path, _LARGEST)
+        content = files.read_file(path, model.MAX_VOLUME_METADATA)
     if content is None:
         return None
     try:
-        version = json.loads(content)['version'] if len(content) <= _LARGEST else None
-    except (ValueError, KeyError, TypeError, RecursionError):
+        is_too_large = len(content) > model.MAX_VOLUME_METADATA
+        version = None if is_too_large else documents.read_json(content)['version']
+    except (ValueError, KeyError, TypeError):
         version = None
     if version not in (1, 2):
         raise errors.InvalidInput(
