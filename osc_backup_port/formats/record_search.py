@@ -98,14 +98,20 @@ Found = Service | Url | Fields | Damage
 _NARROW = rb'(?:[\ \t|]{0,80}\r?\n[\ \t>|]{0,80})?'
 _BEGINNING = rb'%(n)b(?:y%(n)b[A-DI-L]|w%(n)b[k-r0-3])' % {b'n': _NARROW}
 _QUOTES = rb'["\'\\]{0,16}(?:[bu](?=["\'\\]))?["\'\\]{0,16}'
-# What a label begins with, and a value behind it.
+# What a label begins with, and a value behind it.  A driver that is told and is none
+# counts as one: it is for the record to refuse it.
 _LABELS = rb"""
     %(first)b(?i:ackup[_\ -]?url) ["'\\]{0,16} [\ \t]* (?:
-        [:=]>? [\ \t]* %(quotes)b (?P<told_%(first)b>(?!(?:null|None)\b)[\w+/-])
+        [:=]>? [\ \t]* %(quotes)b (?:
+            (?P<told_%(first)b>(?!(?:null|None)\b)[\w+/-])
+          | (?P<odd_%(first)b>[^\w\s"'\\+/(<{\[`|-]{1,16}) (?=e%(beginning)b)
+        )
       | [|] [\ \t]* (?P<cell_%(first)b>[\w+/-]{16})
     )
   | %(first)b(?i:ackup[_\ -]?service) ["'\\]{0,16} [\ \t]* (?:
-        [:=]>? [\ \t]* %(quotes)b (?P<service_%(first)b>(?!(?:null|None)\b)[A-Za-z_][\w.]*)
+        [:=]>? [\ \t]* %(quotes)b (?P<service_%(first)b>
+            (?!(?:null|None)\b)\w[\w.]* | (?:(?<="") | (?<='') | (?<=\\"\\")) (?=[\s,}])
+        )
       | [|,;\t] [\ \t"'|]{0,200} (?P<row_%(first)b>[A-Za-z_]\w*(?:\.\w+)+\.?)
     )
 """
@@ -121,8 +127,8 @@ _EVENT = re.compile(
   | service_metadata: (?<=[\n\ ].{17}) (?P<yaml>[\ \t\r\n])
     """
     % {
-        b'small': _LABELS % {b'first': b'b', b'quotes': _QUOTES},
-        b'large': _LABELS % {b'first': b'B', b'quotes': _QUOTES},
+        b'small': _LABELS % {b'first': b'b', b'quotes': _QUOTES, b'beginning': _BEGINNING},
+        b'large': _LABELS % {b'first': b'B', b'quotes': _QUOTES, b'beginning': _BEGINNING},
         b'beginning': _BEGINNING,
     },
     re.VERBOSE,
@@ -217,6 +223,12 @@ def _read_url(
         yield Damage(start, end, 'its lines do not belong together: they are not of one length')
     else:
         yield Url(start, end, _decode(run.content), fields, run.pieces > 1)
+
+
+def _read_odd(
+    _text: bytes, event: 're.Match[bytes]', _low: int
+) -> collections.abc.Iterator[Found | _Nothing]:
+    yield Damage(*event.span(str(event.lastgroup)), 'it does not begin as base64 does')
 
 
 def _grow_to_record(run: wrapped_text.Run) -> tuple[bytes, dict[str, typing.Any]]:
@@ -449,6 +461,7 @@ def _is_of_mapping(line: bytes, width: int) -> bool:
 
 _READERS: dict[str, _Reader] = {
     'told': _read_url,
+    'odd': _read_odd,
     'cell': _read_url,
     'url': _read_url,
     'service': _read_service,

@@ -193,7 +193,7 @@ def test_quota(
     for command in commands:
         error = failing(command)
         assert told in error
-        assert 'openstack quota set' in error
+        assert ' quota set --backups ' in error
 
 
 @pytest.mark.long

@@ -311,6 +311,25 @@ def test_another_driver_beside_the_record(text: str) -> None:
         read(text.format(nfs=nfs, url=records.make_record().backup_url))
 
 
+@pytest.mark.parametrize('driver', ['', 5, 'c', True])
+def test_a_driver_that_is_none_is_not_taken_from_the_record(driver: object) -> None:
+    url = records.make_record().backup_url
+    for content in (
+        json.dumps({'backup_service': driver, 'backup_url': url}),
+        repr({'backup_url': url, 'backup_service': driver}),
+        f'backup_service: {driver!r}\nbackup_url: {url}\n',
+    ):
+        with pytest.raises(errors.InvalidRecord, match='backup_service'):
+            read(content)
+
+
+def test_what_is_told_to_be_base64_has_to_begin_as_such() -> None:
+    item = records.make_record()
+    for content in (f'backup_url: "$$$${item.backup_url}"', f'backup_url=%{item.backup_url}'):
+        with pytest.raises(errors.InvalidRecord, match='does not begin as base64'):
+            read(content)
+
+
 def test_drivers_of_several_records() -> None:
     nfs = 'cinder.backup.drivers.nfs.NFSBackupDriver'
     items = [
