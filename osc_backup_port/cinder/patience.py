@@ -46,6 +46,8 @@ BUSY = frozenset({408, 429, 502, 503, 504})
 # Seconds: the longest pause that nobody asked for, and between two lines of how it goes.
 _LONGEST_PAUSE = 5.0
 _TELL_EVERY = 10.0
+# Seconds that any request is given, however little is left.
+_LEAST_TIME = 2.0
 # An error inside of the service may pass, for instance while its database moves to another
 # host.  More often it is one for good, so the tries are few.
 _TRIES_OF_500 = 3
@@ -132,6 +134,18 @@ class Patience:
             return True
         return bool(getattr(self._scope, 'repeats', False))
 
+    def time_for_one(self, allowed: typing.Any = None) -> typing.Any:
+        """Return how long a request may be without an answer: what is left, in seconds.
+
+        :param allowed: how long it may without us, as ``requests`` takes it
+        """
+        left = max(self._left(time.monotonic()), _LEAST_TIME)
+        if allowed is None:
+            return left
+        if isinstance(allowed, tuple):
+            return tuple(left if one is None else min(one, left) for one in allowed)
+        return min(allowed, left)
+
     def ask(self, request: collections.abc.Callable[[], requests.Response]) -> requests.Response:
         """Make a request, until it is answered or the cloud was silent for too long.
 
@@ -164,7 +178,7 @@ class Patience:
         if asked:
             return asked
         pause = tenacity.wait_random_exponential(multiplier=0.25, max=_LONGEST_PAUSE)(state)
-        return max(min(pause, self._left(state)), 0)
+        return max(min(pause, self._left(state.start_time)), 0)
 
     def _is_over(self, state: tenacity.RetryCallState) -> bool:
         error = _not_now(state)
@@ -173,13 +187,14 @@ class Patience:
         with self._lock:
             if self._silent_since is None:
                 self._silent_since = state.start_time
-        left = self._left(state)
+        left = self._left(state.start_time)
         return _stopping.is_set() or left <= 0 or left < (error.retry_after or 0)
 
-    def _left(self, state: tenacity.RetryCallState) -> float:
+    def _left(self, began: float) -> float:
         """Return the seconds until a request, which may be an old one, has to give up."""
         since = self._silent_since
-        began = state.start_time if since is None else min(since, state.start_time)
+        if since is not None:
+            began = min(since, began)
         deadline = getattr(self._scope, 'deadline', float('inf'))
         return float(min(began + self.seconds, deadline)) - time.monotonic()
 
@@ -195,7 +210,7 @@ class Patience:
             '%s does not answer (%s). Trying again, for %.0f s at most.',
             self._called,
             error.reason,
-            max(self._left(state), 0),
+            max(self._left(state.start_time), 0),
         )
 
     def _gave_up(self, error: _NotNow) -> errors.NoAnswer:
@@ -220,14 +235,23 @@ class _PatientAdapter(requests.adapters.BaseAdapter):
         self._patience = patience
 
     def send(
-        self, request: requests.PreparedRequest, *args: typing.Any, **kwargs: typing.Any
+        self,
+        request: requests.PreparedRequest,
+        stream: bool = False,
+        timeout: typing.Any = None,
+        *args: typing.Any,
+        **kwargs: typing.Any,
     ) -> requests.Response:
+        def send() -> requests.Response:
+            left = self._patience.time_for_one(timeout)
+            return self.inner.send(request, stream, left, *args, **kwargs)
+
         if not self._patience.may_repeat(request):
-            return self.inner.send(request, *args, **kwargs)
+            return send()
 
         def once() -> requests.Response:
             try:
-                answer = self.inner.send(request, *args, **kwargs)
+                answer = send()
                 _read_whole(answer)
             except requests.exceptions.RequestException as error:
                 if not _may_pass(error):

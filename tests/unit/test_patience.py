@@ -36,13 +36,14 @@ class Server:
     """Gives the answers that it is told, one after the other, then 200.
 
     :ivar answers: a status with headers, or ``reset``, ``half`` or ``chunk`` for a connection
-        that is closed before, or within, the answer
+        that is closed before, or within, the answer, ``silence`` for none
     :ivar asked: the requests that came
     """
 
     def __init__(self, *answers: Answer) -> None:
         self.answers = list(answers)
         self.asked: list[tuple[str, str]] = []
+        self.closed = threading.Event()
         server = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -55,6 +56,10 @@ class Server:
                 self.rfile.read(int(self.headers.get('Content-Length') or 0))
                 server.asked.append((self.command, self.path))
                 what = server.answers.pop(0) if server.answers else (200, {})
+                if what == 'silence':
+                    server.closed.wait(60)
+                    self.close_connection = True
+                    return
                 if isinstance(what, str):
                     self._break_off(what)
                     return
@@ -86,6 +91,7 @@ class Server:
         self.url = f'http://127.0.0.1:{self._httpd.server_address[1]}'
 
     def close(self) -> None:
+        self.closed.set()
         self._httpd.shutdown()
         self._httpd.server_close()
 
@@ -204,6 +210,30 @@ def test_until_a_deadline(serve: typing.Callable[..., Server]) -> None:
     with waits.until(began + 0.5), pytest.raises(errors.NoAnswer):
         made.get(server.url)
     assert time.monotonic() - began < 4
+
+
+def test_a_cloud_that_takes_a_request_and_says_nothing(
+    serve: typing.Callable[..., Server],
+) -> None:
+    server = serve(*['silence'] * 4)
+    made, waits = session(100)
+    began = time.monotonic()
+    with waits.until(began + 0.1):
+        with pytest.raises(errors.NoAnswer, match='no answer in time'):
+            made.get(server.url)
+        # What changes something is not repeated, and ends as well.
+        with pytest.raises(keystone_exceptions.ConnectTimeout):
+            made.post(server.url)
+    assert time.monotonic() - began < 15
+    assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize(
+    ('allowed', 'expected'),
+    [(None, 50), (5, 5), (90, 50), ((3, None), (3, 50)), ((90, 4), (50, 4))],
+)
+def test_no_request_is_given_more_than_is_left(allowed: object, expected: object) -> None:
+    assert patience.Patience(50).time_for_one(allowed) == pytest.approx(expected, abs=1)
 
 
 def test_what_changes_something_is_left_alone(serve: typing.Callable[..., Server]) -> None:
