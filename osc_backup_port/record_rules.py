@@ -76,6 +76,40 @@ _UUIDS = (
     'temp_snapshot_id',
     'temp_volume_id',
 )
+# What every release writes, and what later ones added to it, in their order.  Source: the
+# history of versions in ``cinder/objects/backup.py``.
+_OF_ALL_RELEASES = frozenset({
+    'availability_zone',
+    'container',
+    'created_at',
+    'deleted',
+    'deleted_at',
+    'display_description',
+    'display_name',
+    'fail_reason',
+    'host',
+    'id',
+    'object_count',
+    'parent_id',
+    'project_id',
+    'service',
+    'service_metadata',
+    'size',
+    'status',
+    'updated_at',
+    'user_id',
+    'volume_id',
+})  # fmt: skip
+_ADDED = (
+    ('temp_snapshot_id', 'temp_volume_id'),
+    ('num_dependent_backups',),
+    ('data_timestamp', 'snapshot_id'),
+    ('restore_volume_id',),
+    ('metadata',),
+    ('encryption_key_id',),
+)
+# So many of them were there when Liberty began to write driver_info.
+_WITH_DRIVER_INFO = 2
 _NUMBERS = ('num_dependent_backups', 'object_count')
 _TIMES = ('created_at', 'data_timestamp', 'updated_at')
 
@@ -105,6 +139,29 @@ def check(backup_service: object, fields: collections.abc.Mapping[str, typing.An
     findings += _check_properties(fields)
     findings += _check_service_metadata(backup_service, fields)
     return findings
+
+
+def lost_fields(fields: collections.abc.Mapping[str, typing.Any]) -> list[str]:
+    """Return which fields are not there and have to be, after those that are.
+
+    Cinder does without most of them, so this tells only whether something was lost of a
+    record on its way.
+    """
+    expected = set(_OF_ALL_RELEASES)
+    for added in _ADDED[: _release(fields)]:
+        expected.update(added)
+    return sorted(expected - fields.keys())
+
+
+def _release(fields: collections.abc.Mapping[str, typing.Any]) -> int:
+    """Return how much of what was added, over the years, a record has to have."""
+    known = _OF_ALL_RELEASES.union(('driver_info',), *_ADDED)
+    # Stein began to tell the image, after all of these.  A name that is not known is of a
+    # later release still, or was made of two that were cut.
+    if not fields.keys() <= known or '"base"' in str(fields.get('service_metadata')):
+        return len(_ADDED)
+    there = [number for number, added in enumerate(_ADDED, 1) if fields.keys() & set(added)]
+    return max([_WITH_DRIVER_INFO if 'driver_info' in fields else 0, *there])
 
 
 def is_ceph(backup_service: object) -> bool:

@@ -23,7 +23,7 @@ import json
 import re
 import typing
 
-from osc_backup_port import documents, errors, units
+from osc_backup_port import documents, errors, record_rules, units
 from osc_backup_port import record as record_module
 from osc_backup_port.formats import clean_text, record_parts, record_search
 
@@ -119,8 +119,8 @@ class _Reader:
         self._text = text
         self._name = name
         self._records: dict[str, record_module.BackupRecord] = {}
-        # Where those begin that were put together of several lines.
-        self._joined: list[tuple[int, record_module.BackupRecord]] = []
+        # Those that were put together of several lines.
+        self._joined: list[tuple[record_search.Found, record_module.BackupRecord]] = []
         self._values = 0
         self.failures: list[errors.InvalidRecord] = []
 
@@ -128,7 +128,7 @@ class _Reader:
         try:
             record = self._record(part)
             if _is_of_several_lines(part.found):
-                self._joined.append((part.found.start, record))
+                self._joined.append((part.found, record))
             known = self._records.setdefault(record.id, record)
             if not known.says_the_same_as(record):
                 place = self._place(part.found.start)
@@ -165,26 +165,32 @@ class _Reader:
         )
 
     def _check_joined(self) -> None:
-        """See that the lines of a record are not those of two records.
-
-        Each half of it may name another volume, or another backup.
-        """
-        for start, record in self._joined:
+        """See that the lines of a record are all of it, and not those of two records."""
+        for found, record in self._joined:
             if len(self.failures) >= _MAX_FAILURES:
                 return
-            image = _IMAGE.match(record.base_image or '')
-            is_full = record.parent_id is None
-            if image and (
-                image['volume'] != record.volume_id
-                or (is_full and not self._is_known(image['backup'], record.id))
-            ):
-                self.failures.append(
-                    errors.InvalidRecord(
-                        f'{self._place(start)}: the lines of this record do not belong together: '
-                        f'it is of backup {record.id}, and the image is {record.base_image}.',
-                        _HINT,
-                    )
-                )
+            if problem := self._misfit(found, record):
+                place = self._place(found.start)
+                told = f'{place}: the lines of this record do not belong together: {problem}.'
+                self.failures.append(errors.InvalidRecord(told, _HINT))
+
+    def _misfit(
+        self, found: record_search.Found, record: record_module.BackupRecord
+    ) -> str | None:
+        """Tell what cannot be of one record: each half may name another volume, or backup."""
+        base = record.base_image
+        image = _IMAGE.match(base or '')
+        if base and (
+            image is None
+            or image['volume'] != record.volume_id
+            or (record.parent_id is None and not self._is_known(image['backup'], record.id))
+        ):
+            return f'it is of backup {record.id}, and the image is {base}'
+        if isinstance(found, record_search.Url):
+            # What is decoded may have been made by hand; what Cinder encoded is whole.
+            lost = record_rules.lost_fields(record.fields)
+            return f'{", ".join(lost)} got lost' if lost else None
+        return None
 
     def _is_known(self, backup_id: str, own_id: str) -> bool:
         return backup_id in (own_id, 'base') or backup_id in self._records
