@@ -10,14 +10,34 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""What the tests of images share."""
+"""What the unit tests share."""
 
+import pathlib
+import re
 from collections.abc import Iterator
 
 import pytest
 
 from osc_backup_port.ceph import handles
 from tests.fakes import ceph as fake_ceph
+
+
+_CLIENTS = re.compile(
+    r'\b(osc_lib|openstackclient|cliff|cinderclient|keystoneauth1)\b'
+    r'|\bosc_backup_port(\.| import )(osc|cinder)\b'
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what another release of the clients may change."""
+    touched = {
+        path: _CLIENTS.search(path.read_text(encoding='utf-8')) is not None
+        for path in {item.path for item in items}
+        if pathlib.Path(__file__).parent in path.parents
+    }
+    for item in items:
+        if touched.get(item.path):
+            item.add_marker(pytest.mark.clients)
 
 
 @pytest.fixture(autouse=True)
