@@ -60,7 +60,7 @@ class Chain:
         name = image or self.image
         return side_by_side(
             *(
-                functools.partial(pool.sha256, pool.snapshot_of(name, backup))
+                functools.partial(pool.checksum, pool.snapshot_of(name, backup))
                 for backup in self.backups
             )
         )
@@ -94,7 +94,7 @@ def make_chain(
             cloud.rest('POST', f'/volumes/{volume_id}/action', resize)
             cloud.wait(f'/volumes/{volume_id}')
         ceph.write_state(pool, f'volume-{volume_id}', number)
-        sums.append(pool.sha256(f'volume-{volume_id}'))
+        sums.append(pool.checksum(f'volume-{volume_id}'))
         backups.append(resources.backup(cloud, volume_id, incremental=number > 0))
     return Chain(cloud, volume_id, name, backups, sums)
 
@@ -188,13 +188,13 @@ def import_records(cloud: shell.Cloud, *files: pathlib.Path) -> dict[str, str]:
 
 
 def restore(cloud: shell.Cloud, resources: 'Resources', backup: str) -> dict[str, typing.Any]:
-    """Restore a backup into a new volume and return that, its sha256 with it."""
+    """Restore a backup into a new volume and return that, its checksum with it."""
     answer = cloud.rest('POST', f'/backups/{backup}/restore', {'restore': {}})
     volume_id = answer['restore']['volume_id']
     resources.forget_volume(cloud, volume_id)
     cloud.wait(f'/backups/{backup}')
     volume = cloud.wait(f'/volumes/{volume_id}')
-    return {**volume, 'sha256': ceph.volume_pool(cloud).sha256(f'volume-{volume_id}')}
+    return {**volume, 'checksum': ceph.volume_pool(cloud).checksum(f'volume-{volume_id}')}
 
 
 def delete_backup(cloud: shell.Cloud, backup: str) -> None:

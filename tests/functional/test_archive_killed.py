@@ -70,7 +70,7 @@ def test_killed_and_again(
         assert _belongs(pool.contents() - before, chain)
         if number % 5 == 0:
             for backup, expected in zip(chain.backups, chain.sums, strict=True):
-                assert chains.restore(dst, resources, backup)['sha256'] == expected
+                assert chains.restore(dst, resources, backup)['checksum'] == expected
         _take_away(dst, chain, pool, before)
         shutil.rmtree(archive)
     LOG.info('create: %s; import: %s', creating, importing)
@@ -135,7 +135,7 @@ def _make_chain(cloud: shell.Cloud, resources: Resources) -> chains.Chain:
     for number in range(3):
         ceph.write_noise(volumes, image, 128 * ceph.MIB, (160 + 200 * number) * ceph.MIB)
         ceph.write_state(volumes, image, number)
-        sums.append(volumes.sha256(image))
+        sums.append(volumes.checksum(image))
         backups.append(resources.backup(cloud, volume_id, incremental=number > 0))
     return chains.Chain(cloud, volume_id, name, backups, sums)
 

@@ -69,7 +69,7 @@ def test_lost(
     restored = side_by_side(
         *(functools.partial(chains.restore, dst, resources, backup) for backup in sums)
     )
-    assert [volume['sha256'] for volume in restored] == list(sums.values())
+    assert [volume['checksum'] for volume in restored] == list(sums.values())
     for volume in restored[:5]:
         assert volume['name'] == all_chains[0].volume_name
         assert volume['metadata'].items() >= chains.PROPERTIES.items()
@@ -112,7 +112,7 @@ def test_five_backups_with_deletes_between(
         backups.append(resources.backup(src, volume_id, incremental=step > 0))
         image = f'volume-{volume_id}.backup.{backups[0]}'
         # Of the backup as Cinder made it: after a delete it need not be the volume.
-        sums.append(source.sha256(source.snapshot_of(image, backups[-1])))
+        sums.append(source.checksum(source.snapshot_of(image, backups[-1])))
         rows = src.openstack_json(*ARCHIVE, 'create', archive, '--volume', volume_id)
         assert [row['Result'] for row in rows if row['ID'] == backups[-1]] == ['added']
         assert sum(row['Result'] == 'added' for row in rows) == 1
@@ -128,7 +128,7 @@ def test_five_backups_with_deletes_between(
     restored = side_by_side(
         *(functools.partial(chains.restore, dst, resources, backup) for backup in backups)
     )
-    assert [volume['sha256'] for volume in restored] == sums
+    assert [volume['checksum'] for volume in restored] == sums
 
 
 @pytest.mark.long
@@ -173,7 +173,7 @@ def test_one_broken_chain_among_several(
         assert whole.backups[1] in process.stdout.decode()
     # What is whole of the damaged chain can be asked for, and the rest put in anew.
     dst.openstack(*ARCHIVE, 'import', archive, spoilt.backups[0])
-    assert chains.restore(dst, resources, spoilt.backups[0])['sha256'] == spoilt.sums[0]
+    assert chains.restore(dst, resources, spoilt.backups[0])['checksum'] == spoilt.sums[0]
     again = tmp_path / 'again'
     src.openstack(*ARCHIVE, 'create', again, *broken.backups, *spoilt.backups)
     dst.openstack(*ARCHIVE, 'import', again)

@@ -37,7 +37,7 @@ def test_the_next_increment_is_of_the_restored_volume(
     dst.rest('POST', f'/backups/{newest}/restore', {'restore': {'volume_id': volume_id}})
     dst.wait(f'/backups/{newest}')
     dst.wait(f'/volumes/{volume_id}')
-    assert volumes.sha256(image) == filled.sums[2]
+    assert volumes.checksum(image) == filled.sums[2]
     for state in ('can be continued', 'could be continued already'):
         told = dst.openstack_json(*BACKUP, 'continue', newest)
         assert told['result'] == state
@@ -47,12 +47,12 @@ def test_the_next_increment_is_of_the_restored_volume(
         opened.write(b'new' * 5000, 100 * ceph.MIB + 5)
         opened.discard(64 * ceph.MIB, 4 * ceph.MIB)
         opened.flush()
-    expected = [*filled.sums, volumes.sha256(image)]
+    expected = [*filled.sums, volumes.checksum(image)]
     own = resources.backup(dst, volume_id, incremental=True)
     assert dst.rest('GET', f'/backups/{own}')['backup']['is_incremental']
     assert len(pool.snapshots(filled.image)) == 4
     restored = [chains.restore(dst, resources, backup) for backup in [*filled.backups, own]]
-    assert [volume['sha256'] for volume in restored] == expected
+    assert [volume['checksum'] for volume in restored] == expected
     checked = dst.openstack(*BACKUP, 'image', 'check', '--heads', check=False)
     assert checked.returncode == 0, checked.stdout.decode()
 
@@ -60,7 +60,7 @@ def test_the_next_increment_is_of_the_restored_volume(
     rows = src.openstack_json(*migrate)
     assert {row['Record'] for row in rows} == {'already there'}
     chains.delete_backup(dst, own)
-    assert chains.restore(dst, resources, newest)['sha256'] == filled.sums[2]
+    assert chains.restore(dst, resources, newest)['checksum'] == filled.sums[2]
     for backup in reversed(filled.backups):
         chains.delete_backup(dst, backup)
 

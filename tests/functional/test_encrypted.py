@@ -61,7 +61,7 @@ def test_keys_and_types_of_the_other_cloud(
     assert KEY_HERE in process.stderr.decode()
     if is_mapped:
         restored = chains.restore(dst, resources, backup)
-        assert restored['sha256'] == filled.sums[0]
+        assert restored['checksum'] == filled.sums[0]
         return
     answer = dst.rest('POST', f'/backups/{backup}/restore', {'restore': {}})
     volume_id = answer['restore']['volume_id']

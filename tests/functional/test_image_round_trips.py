@@ -51,7 +51,7 @@ def disk(src: shell.Cloud, module_resources: Resources) -> chains.Chain:
     volume_id = src.rest('POST', '/os-volume-manage', {'volume': wanted})['volume']['id']
     module_resources.forget_volume(src, volume_id)
     src.wait(f'/volumes/{volume_id}')
-    digest = pool.sha256(f'volume-{volume_id}')
+    digest = pool.checksum(f'volume-{volume_id}')
     backup = module_resources.backup(src, volume_id)
     return chains.Chain(src, volume_id, name, [backup], [digest])
 
@@ -86,7 +86,7 @@ def test_every_format_both_ways(
         source = disk.image if image_format == 'rbd' else snapshot
         pool.rbd('import', '--no-progress', *version, ours.image, scratch)
         there.rbd('export', '--no-progress', *version, source, stock)
-    assert pool.sha256(scratch) == disk.sums[0]
+    assert pool.checksum(scratch) == disk.sums[0]
 
     for arguments in (
         ours.arguments,
@@ -96,7 +96,7 @@ def test_every_format_both_ways(
         assert (columns['result'], columns['size']) == ('imported', SIZE)
         assert columns['format'] == image_format
         assert disk.sums_of(pool) == disk.sums
-        assert pool.sha256(disk.image) == disk.sums[0]
+        assert pool.checksum(disk.image) == disk.sums[0]
         pool.clear(disk.volume_id, disk.backups)
 
 

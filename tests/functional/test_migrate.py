@@ -97,9 +97,9 @@ def test_a_chain_and_again(
     assert (told.done, told.wanted, told.left) == (3, 3, 0)
     assert told.bytes_moved > 0
     assert filled.sums_of(target) == filled.sums
-    assert target.sha256(filled.image) == filled.sums[2]
+    assert target.checksum(filled.image) == filled.sums[2]
     restored = chains.restore(dst, resources, filled.backups[1])
-    assert restored['sha256'] == filled.sums[1]
+    assert restored['checksum'] == filled.sums[1]
     assert restored['metadata'].items() >= chains.PROPERTIES.items()
     with target.unchanged():
         told, _ = migrate(src, dst, '--volume', filled.volume_id)
@@ -145,10 +145,10 @@ def test_single(
     told, _ = migrate(src, dst, filled.backups[1], '--single', '--verify')
     assert (told.done, told.wanted) == (1, 1)
     own = f'volume-{filled.volume_id}.backup.{filled.backups[1]}'
-    assert target.sha256(target.snapshot_of(own, filled.backups[1])) == filled.sums[1]
+    assert target.checksum(target.snapshot_of(own, filled.backups[1])) == filled.sums[1]
     shown = dst.rest('GET', f'/backups/{filled.backups[1]}')['backup']
     assert not shown['is_incremental']
-    assert chains.restore(dst, resources, filled.backups[1])['sha256'] == filled.sums[1]
+    assert chains.restore(dst, resources, filled.backups[1])['checksum'] == filled.sums[1]
 
 
 @pytest.mark.long
@@ -169,7 +169,7 @@ def test_several_chains_and_again_tomorrow(
     first = made[0]
     volumes = ceph.volume_pool(src)
     ceph.write_state(volumes, f'volume-{first.volume_id}', 2)
-    first.sums.append(volumes.sha256(f'volume-{first.volume_id}'))
+    first.sums.append(volumes.checksum(f'volume-{first.volume_id}'))
     first.backups.append(resources.backup(src, first.volume_id, incremental=True))
     resources.forget_backup(dst, first.backups[2])
     again, _ = migrate(src, dst, '--all', '--all-projects')
@@ -202,7 +202,7 @@ def test_killed_and_run_again(
     told, _ = migrate(src, dst, filled.backups[2], '--verify')
     assert (told.done, told.left) == (3, 0)
     assert filled.sums_of(target) == filled.sums
-    assert target.sha256(filled.image) == filled.sums[2]
+    assert target.checksum(filled.image) == filled.sums[2]
     assert not [name for name in target.contents() if name.endswith('.part')]
 
 
@@ -302,7 +302,7 @@ def test_layouts_without_a_name_in_the_record(
             assert told.results == {('migrated', 'imported')}
             assert chain.sums_of(pool) == chain.sums
             for backup, expected in zip(chain.backups, chain.sums, strict=True):
-                assert chains.restore(dst, resources, backup)['sha256'] == expected
+                assert chains.restore(dst, resources, backup)['checksum'] == expected
             checked = json.loads(check_as_told(told, dst).stdout)
             assert not [one for one in checked if chain.volume_id in str(one)]
             for backup in reversed(chain.backups):

@@ -75,13 +75,13 @@ def failing(command: Command, **options: typing.Any) -> str:
 
 
 def restored_by(member: shell.Cloud, admin: shell.Cloud, resources: Resources, backup: str) -> str:
-    """Let a member restore a backup into a new volume, and return the sha256 of that."""
+    """Let a member restore a backup into a new volume, and return the checksum of that."""
     answer = member.rest('POST', f'/backups/{backup}/restore', {'restore': {}})
     volume_id = answer['restore']['volume_id']
     resources.forget_volume(member, volume_id)
     member.wait(f'/backups/{backup}')
     member.wait(f'/volumes/{volume_id}')
-    return ceph.volume_pool(admin).sha256(f'volume-{volume_id}')
+    return ceph.volume_pool(admin).checksum(f'volume-{volume_id}')
 
 
 def test_a_member_owns_what_an_admin_imports(

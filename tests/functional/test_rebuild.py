@@ -61,7 +61,7 @@ def test_every_backup_comes_back(
     single, _ = chains.make_volume(dst, resources)
     forget_volume_image(dst, resources, single)
     ceph.write_state(ceph.volume_pool(dst), f'volume-{single}', 0)
-    single_sum = ceph.volume_pool(dst).sha256(f'volume-{single}')
+    single_sum = ceph.volume_pool(dst).checksum(f'volume-{single}')
     snapshot = resources.snapshot(dst, single)
     head = resources.backup(dst, single, snapshot_id=snapshot)
     resources.callback(pool.clear, single, [head])
@@ -94,7 +94,7 @@ def test_every_backup_comes_back(
     restored = side_by_side(
         *(functools.partial(chains.restore, dst, resources, backup) for backup in wanted)
     )
-    assert [volume['sha256'] for volume in restored] == list(wanted.values())
+    assert [volume['checksum'] for volume in restored] == list(wanted.values())
     for volume in restored[:5]:
         assert volume['name'] == chain.volume_name
         assert volume['metadata'].items() >= chains.PROPERTIES.items()

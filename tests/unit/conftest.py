@@ -21,7 +21,6 @@ import pytest
 from osc_backup_port.ceph import handles
 from tests.fakes import ceph as fake_ceph
 
-
 _CLIENTS = re.compile(
     r'\b(osc_lib|openstackclient|cliff|cinderclient|keystoneauth1)\b'
     r'|\bosc_backup_port(\.| import )(osc|cinder)\b'
