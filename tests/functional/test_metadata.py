@@ -480,7 +480,7 @@ class TestTrouble:
         old = dst.rest('GET', f'{path}?usage=True')['quota_set']
 
         def change(name: str) -> None:
-            limit, used = old[name]['limit'], old[name]['in_use']
+            limit, used = old[name]['limit'], old[name]['in_use'] + old[name]['reserved']
             resources.callback(dst.rest, 'PUT', path, {'quota_set': {name: limit}})
             dst.rest('PUT', path, {'quota_set': {name: used}})
 

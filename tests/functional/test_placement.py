@@ -170,7 +170,10 @@ def leave_room(cloud: shell.Cloud, resources: Resources, **room: int) -> None:
     old = cloud.rest('GET', f'{path}?usage=True')['quota_set']
     limits = {name: old[name]['limit'] for name in room}
     resources.callback(cloud.rest, 'PUT', path, {'quota_set': limits})
-    tight = {name: old[name]['in_use'] + more for name, more in room.items()}
+    # What a service that was killed has reserved is reserved for a day.
+    tight = {
+        name: old[name]['in_use'] + old[name]['reserved'] + more for name, more in room.items()
+    }
     cloud.rest('PUT', path, {'quota_set': tight})
 
 
