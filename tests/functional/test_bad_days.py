@@ -13,7 +13,9 @@
 
 """A cloud that has a bad day, and credentials that are not enough."""
 
+import concurrent.futures
 import pathlib
+import time
 import typing
 import uuid
 
@@ -87,6 +89,33 @@ def test_bad_answers_fail_nothing(
     assert faults == []
     assert set(done.stdout.decode().split('\n')) <= {'imported', 'already there', ''}
     assert 'The cloud does not answer (HTTP 50' in done.stderr.decode()
+    assert {dst.rest('GET', f'/backups/{one}')['backup']['status'] for one in ids} == {'available'}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('end', ['stop', 'kill'])
+def test_a_restart_of_the_api_fails_nothing(
+    fields: dict[str, typing.Any],
+    dst: shell.Cloud,
+    resources: Resources,
+    tmp_path: pathlib.Path,
+    end: str,
+) -> None:
+    if dst.sandbox is None:
+        pytest.skip('needs a cloud whose services may be stopped')
+    folder = tmp_path / 'records'
+    ids = new_records(fields, dst, resources, folder, 60)
+    command = (*METADATA, 'import', folder, '--timeout', '120', '-f', 'value', '-c', 'Result')
+    with concurrent.futures.ThreadPoolExecutor(1) as worker:
+        done = worker.submit(dst.openstack, *command)
+        while not dst.backup_ids() & set(ids):
+            assert not done.done(), done.result()
+        dst.service('cinder-api', end)
+        time.sleep(3)
+        dst.service('cinder-api', 'start')
+    told = done.result().stderr.decode()
+    assert set(done.result().stdout.decode().split()) <= {'imported', 'already', 'there'}
+    assert 'The cloud answers again.' in told
     assert {dst.rest('GET', f'/backups/{one}')['backup']['status'] for one in ids} == {'available'}
 
 
