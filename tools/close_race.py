@@ -16,10 +16,14 @@
 
     python3 tools/close_race.py CEPH_CONF USER POOL [--increments N] [--control]
 
-With ``--control`` images are closed as soon as they are not needed any more, which
-kills a process now and then (doc/source/reference/known-defects.rst).  Without, the
-way they are closed in the package has to hold.  An image is made in the pool, and
+Each increment is read after a look at the image, as short as there is.  With ``--control``
+that is an image opened at its snapshot and closed at once, as anybody would do it, which
+kills the process (doc/source/reference/known-defects.rst).  Without, the way the package
+opens and closes images has to hold.  An image is made in the pool, and
 removed at the end.  The load is of the same niceness as the readers.
+
+Memory that librbd has given back is overwritten at once, so that its late use is seen;
+else it is seen only where that memory has got another use meanwhile.
 """
 
 import argparse
@@ -30,15 +34,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+
+import rbd
 
 from osc_backup_port import model, units
-from osc_backup_port.ceph import cluster, handles
+from osc_backup_port.ceph import cluster
 from osc_backup_port.ceph import pool as ceph_pool
 from osc_backup_port.transfer import reading
 
+_Look = Callable[[ceph_pool.Pool, str], None]
+
 _IMAGE = 'osc-backup-port.close-race'
 _POINTS = 21
+# Of glibc: what is written over memory that is given back.
+_OVERWRITE = {'MALLOC_PERTURB_': '85'}
 _BUSY = 'while True: pass'
 #: Seconds without an increment after which a reader hangs.
 _HANGS = 120
@@ -52,7 +62,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument('--increments', type=int, default=20_000)
     parser.add_argument('--readers', type=int, default=5)
     parser.add_argument('--busy', type=int, default=8, help='processes that only use CPU time')
-    parser.add_argument('--control', action='store_true', help='close images at once')
+    parser.add_argument('--control', action='store_true', help='look at images without the remedy')
     parser.add_argument('--read', action='store_true', help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -60,11 +70,9 @@ def _arguments() -> argparse.Namespace:
 def main() -> int:
     args = _arguments()
     settings = cluster.Settings(args.conf, args.user)
-    if args.control:
-        handles.REST = handles._FRESH = 0.0
-        handles._MOST = 0
     if args.read:
-        return _read(settings, args.pool, args.increments)
+        look = _look_as_anybody if args.control else _look_as_the_package
+        return _read(settings, args.pool, args.increments, look)
     with cluster.open_pool(settings, args.pool) as pool, _chain(pool):
         return _supervise(args)
 
@@ -86,7 +94,16 @@ def _chain(pool: ceph_pool.Pool) -> Iterator[None]:
         pool.remove(_IMAGE)
 
 
-def _read(settings: cluster.Settings, pool_name: str, count: int) -> int:
+def _look_as_anybody(pool: ceph_pool.Pool, snapshot: str) -> None:
+    rbd.Image(pool._ioctx, _IMAGE, snapshot, read_only=True).close()
+
+
+def _look_as_the_package(pool: ceph_pool.Pool, snapshot: str) -> None:
+    with pool.open(_IMAGE, snapshot):
+        pass
+
+
+def _read(settings: cluster.Settings, pool_name: str, count: int, look: _Look) -> int:
     """Read so many increments, with a new client for every few of them."""
     done = 0
     while done < count:
@@ -95,6 +112,7 @@ def _read(settings: cluster.Settings, pool_name: str, count: int) -> int:
                 names = [snapshot.name for snapshot in image.snapshots()]
             for _ in range(10):
                 for start, end in itertools.pairwise(names):
+                    look(pool, end)
                     with pool.open(_IMAGE, end) as image:
                         items = list(reading.read_items(image, image.extents(start)))
                     if sum(item.length for item in items) != 65536:
@@ -108,7 +126,8 @@ def _read(settings: cluster.Settings, pool_name: str, count: int) -> int:
 class _Reader:
     def __init__(self, count: int) -> None:
         command = [sys.executable, *sys.argv, '--read', '--increments', str(count)]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        environment = {**os.environ, **_OVERWRITE}
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
         assert self._process.stdout is not None
         os.set_blocking(self._process.stdout.fileno(), False)
         self._heard = time.monotonic()
