@@ -47,7 +47,7 @@ class CreateBackupArchive(cloud.CloudCommand, base.ColumnsBesideData, command.Li
 
     Run again, it adds only what is new: nothing that is written is written
     again. What a run that was killed has left is used as far as it is whole. A
-    backup that cannot be had is named, with those that build on it; all others
+    backup that cannot be read is named, with those that build on it; all others
     are added, and the exit code is 1 then. Needs the admin role.
     """
 
