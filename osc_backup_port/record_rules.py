@@ -26,6 +26,8 @@ import json
 import re
 import typing
 
+from osc_backup_port import documents
+
 #: What Cinder writes as volume_id while an import is under way, or failed.
 NO_VOLUME = '00000000-0000-0000-0000-000000000000'
 
@@ -318,8 +320,8 @@ def _check_service_metadata(
             return [f'volume_id is {NO_VOLUME}, and service_metadata names no RBD image either']
         return []
     try:
-        base = json.loads(value)['base']
-    except (ValueError, KeyError, TypeError, RecursionError):
+        base = documents.read_json(value)['base']
+    except (ValueError, KeyError, TypeError):
         base = None
     if isinstance(base, str) and base:
         return []

@@ -40,7 +40,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 
-from osc_backup_port import errors
+from osc_backup_port import documents, errors
 from osc_backup_port.archive import names, sealed, secret_url
 from osc_backup_port.archive import store as archive_store
 
@@ -272,8 +272,8 @@ def _now() -> float:
 
 def _owner_in(content: bytes) -> str | None:
     try:
-        owner = json.loads(content)['owner']
-    except (ValueError, KeyError, TypeError, RecursionError):
+        owner = documents.read_json(content)['owner']
+    except (ValueError, KeyError, TypeError):
         return None
     return owner if isinstance(owner, str) and owner.isalnum() else None
 

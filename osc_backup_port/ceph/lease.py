@@ -32,7 +32,7 @@ import time
 import uuid
 from typing import Any
 
-from osc_backup_port import errors
+from osc_backup_port import documents, errors
 from osc_backup_port.ceph import commands, naming
 
 _NAME = 'osc_backup_port'
@@ -178,7 +178,7 @@ class Lease:
         for name, content in self._ioctx.get_xattrs(self._object):
             if name.startswith(_HOLDER) and name != ours:
                 with contextlib.suppress(ValueError, KeyError, TypeError):
-                    found[name] = str(json.loads(content)['address'])
+                    found[name] = str(documents.read_json(content)['address'])
         return found
 
     def _shut_out(self, holders: dict[str, str]) -> None:

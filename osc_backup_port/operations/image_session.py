@@ -23,7 +23,7 @@ import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 
-from osc_backup_port import errors, model
+from osc_backup_port import documents, errors, model
 from osc_backup_port.ceph import image as ceph_image
 from osc_backup_port.ceph import lease, naming
 from osc_backup_port.ceph import pool as ceph_pool
@@ -70,7 +70,7 @@ class Session:
         if not self._is_ours:
             return 0
         try:
-            note = json.loads(self._image.note(_NOTE) or 'null')
+            note = documents.read_json(self._image.note(_NOTE) or 'null')
             if note['increment'] == identity and note['snapshots'] == self._snapshots():
                 return int(note['parts'])
         except (ValueError, TypeError, KeyError):

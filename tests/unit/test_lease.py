@@ -69,6 +69,14 @@ def test_a_note_is_found_when_the_run_after_died_too(cluster: fake_ceph.Cluster)
         assert first in cluster.blocklist
 
 
+def test_a_note_that_is_none_stops_nobody(cluster: fake_ceph.Cluster) -> None:
+    leave_a_lock(cluster)
+    for name in cluster.attributes[LOCK]:
+        cluster.attributes[LOCK][name] = b'[' * 60_000
+    with cluster.pool().lock(IMAGE):
+        assert cluster.blocklist == set()
+
+
 def test_where_nobody_may_be_shut_out_the_capability_is_named(cluster: fake_ceph.Cluster) -> None:
     address = leave_a_lock(cluster)
     cluster.hook = lambda what: errno.EACCES if what.startswith('blocklist_add') else 0
