@@ -13,6 +13,7 @@
 """What all tests share."""
 
 import signal
+from collections.abc import Iterator
 
 import pytest
 
@@ -22,3 +23,11 @@ def _signals_as_in_a_terminal() -> None:
     """A shell ignores some signals in what it runs in the background, tests too."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+
+
+@pytest.fixture(autouse=True)
+def _hangup_as_in_a_terminal() -> Iterator[None]:
+    """The same for ``nohup``, but only within a test: the run itself shall outlive it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
