@@ -93,7 +93,7 @@ def read_file(path: pathlib.Path, limit: int) -> bytes | None:
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         if error.errno == errno.ELOOP:
@@ -218,7 +218,11 @@ def _open_unnamed(folder: int) -> _Temporary | None:
         if error.errno in _NO_UNNAMED:
             return None
         raise
-    return _Temporary(io.FileIO(descriptor, 'r+'), folder, None)
+    file = io.FileIO(descriptor, 'r+')
+    # It has a name for a moment when it replaces another one.
+    with contextlib.suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_EX)
+    return _Temporary(file, folder, None)
 
 
 def _open_named(folder: int) -> _Temporary:

@@ -65,7 +65,8 @@ class Image:
     """The backups that share an image, in the order in which they were added.
 
     :param backups: those that can be had, with all that they build on
-    :param unfinished: those that a dead run left behind, or one is still writing
+    :param unfinished: those that a dead run left behind, or one is still writing, and those
+        whose folder is gone: all that is to be written anew
     :param damaged: the others
     """
 
@@ -142,6 +143,8 @@ def read(store: archive_store.Store) -> Catalog:
         if not names.is_image(entry.name):
             continue
         try:
+            if not entry.is_folder:
+                raise sealed.damaged(f'{store.name}/{entry.name}', 'is no folder')
             image = read_image(store, entry.name)
         except errors.DamagedArchive as error:
             lost.append(Damage(entry.name, '', error))
@@ -176,9 +179,8 @@ def read_image(store: archive_store.Store, name: str) -> Image | None:
     """
     where = f'{store.name}/{name}'
     content = store.get(f'{name}/{names.IMAGE}', sealed.MAX_SMALL_SIZE)
-    folders = sorted(
-        parsed for entry in store.entries(name) if (parsed := names.parse_increment(entry.name))
-    )
+    entries = store.entries(name)
+    folders = sorted(parsed for entry in entries if (parsed := names.parse_increment(entry.name)))
     if content is None:
         if not folders:
             return None
@@ -199,6 +201,11 @@ def read_image(store: archive_store.Store, name: str) -> Image | None:
             chain.add(make_backup(where, name, folder, document, raw_record, metadata))
         except errors.DamagedArchive as error:
             damaged.append(Damage(name, backup_id, error, folder))
+    there = {backup_id for _number, backup_id in folders}
+    for entry in entries:
+        committed = names.parse_commit(entry.name)
+        if committed and committed not in there:
+            unfinished.append(Damage(name, committed, _lost(f'{where}/{entry.name}')))
     return Image(name, layout, tuple(chain.backups), tuple(unfinished), tuple(damaged))
 
 
@@ -281,6 +288,14 @@ def not_finished(where: str) -> errors.TruncatedStream:
         f'{where}: was not finished when it was written: there is no {names.INCREMENT}. What '
         'came before it is complete.',
         'Create the archive again for the rest. If its backup is gone: remove that folder.',
+    )
+
+
+def _lost(where: str) -> errors.TruncatedStream:
+    return errors.TruncatedStream(
+        f'{where}: the folder of that backup is gone; it was complete once.',
+        'Create the archive again, while the backup is there. If it was removed on purpose, '
+        'remove this object as well.',
     )
 
 

@@ -91,6 +91,12 @@ def commit(backup_id: str) -> str:
     return f'{backup_id}.commit.json'
 
 
+def parse_commit(name: str) -> str | None:
+    """Return the id of the backup that an object commits, None for another object."""
+    backup_id = name.removesuffix('.commit.json')
+    return backup_id if backup_id != name and is_uuid(backup_id) else None
+
+
 def proof(first: int) -> str:
     """Return the name of the file that says what segments from *first* on were written."""
     return f'{first:05}.proof.json'

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 from osc_backup_port import errors, files
-from osc_backup_port.archive import manifest
+from osc_backup_port.archive import manifest, names
 
 
 class Entry(NamedTuple):
@@ -99,17 +99,28 @@ class Folder:
         self._root = root
 
     def put(self, path: str, content: bytes) -> None:
-        target = self._root / path
-        files.make_folder(target.parent)
-        files.write_file(target, content, replace=True)
+        files.write_file(self._place(path), content, replace=True)
 
     def create(self, path: str, content: bytes) -> None:
-        target = self._root / path
-        files.make_folder(target.parent)
+        target = self._place(path)
         try:
             files.write_file(target, content)
         except errors.Conflict as error:
             raise written_by_another(str(target)) from error
+
+    def _place(self, path: str) -> pathlib.Path:
+        """Return where to write a file; its folder is there then.
+
+        :raises InvalidInput: a folder of the archive is a link: what is written would lie
+            elsewhere, and nobody would read it
+        """
+        target = self._root
+        for part in pathlib.PurePath(path).parent.parts:
+            target /= part
+            if target.is_symlink():
+                raise errors.InvalidInput(f'{target}: is a link, expected a file or a folder.')
+        files.make_folder(target)
+        return target / pathlib.PurePath(path).name
 
     def copy(self, old: str, new: str) -> None:
         content = self.get(old, manifest.MAX_SEGMENT_SIZE)
@@ -142,6 +153,9 @@ class Folder:
                     found.append(Entry(item.name, item.stat().st_size, item.is_dir()))
         except FileNotFoundError:
             return []
+        except NotADirectoryError:
+            place = self._root / path
+            raise errors.InvalidInput(f'{place}: is a file, expected a folder.') from None
         return sorted(found)
 
     def delete(self, path: str) -> None:
@@ -152,8 +166,7 @@ class Folder:
 
     @contextlib.contextmanager
     def lock(self, path: str) -> Iterator[Callable[[], None]]:
-        folder = self._root / path
-        files.make_folder(folder)
+        folder = self._place(f'{path}/{names.LOCK}').parent
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             # The kernel drops it with the process, however that ends.

@@ -400,7 +400,6 @@ _EXTENDED = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
     tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
     tarfile.SOLARIS_XHDTYPE,
 )
 

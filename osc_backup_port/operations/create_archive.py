@@ -24,7 +24,7 @@ import itertools
 import uuid
 
 from osc_backup_port import errors, model, progress, record
-from osc_backup_port.archive import catalog, manifest, names
+from osc_backup_port.archive import catalog, manifest, names, sealed
 from osc_backup_port.archive import store as archive_store
 from osc_backup_port.ceph import naming
 from osc_backup_port.ceph import pool as ceph_pool
@@ -282,6 +282,7 @@ class _ImageWriter:
             mine = left[-1] if left else -1
             if not self._store.keeps_locks or mine < at.get(step.start or '', 0):
                 mine, number = number, number + 1
+            self._forget_commit(step.record.id)
             self._write_increment(step, mine, left)
             at[step.point.snapshot] = mine
             self._remove(step, [other for other in left if other != mine])
@@ -297,6 +298,12 @@ class _ImageWriter:
             for number in numbers
         ]
         return _read_image(self._store, self._image.name) if any(finished) else there
+
+    def _forget_commit(self, backup_id: str) -> None:
+        """Let a backup be committed anew; what was committed is not there any more."""
+        committed = f'{self._image.name}/{names.commit(backup_id)}'
+        if self._store.get(committed, sealed.MAX_SMALL_SIZE) is not None:
+            self._store.delete(committed)
 
     def _path(self, step: Step, number: int) -> str:
         return f'{self._image.name}/{names.increment(number, step.record.id)}'

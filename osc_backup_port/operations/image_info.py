@@ -75,23 +75,29 @@ def described_file(image_file: pathlib.Path) -> Iterator[Output]:
 
     :raises Conflict: another file has the place of what is told
     """
+    _check_place(image_file)
+    with contextlib.ExitStack() as undo:
+        with files.new_file(image_file) as file:
+            output = Output(file)
+            yield output
+            _check_place(image_file)
+        # Only who has got the name of the image may say what it is.
+        undo.callback(image_file.unlink, missing_ok=True)
+        if output.info is not None:
+            files.write_file(path_beside(image_file), _encode(output.info), replace=True)
+        undo.pop_all()
+
+
+def _check_place(image_file: pathlib.Path) -> None:
+    """See that what is told of a file that is gone is all that would be replaced."""
     path = path_beside(image_file)
     try:
-        # What was told of a file that is gone is replaced.
         read(image_file)
     except errors.InvalidInput as error:
         raise errors.Conflict(
             f'{path}: is there already, and is no description of an image.',
             'Move it away, or choose another name for the image.',
         ) from error
-    with contextlib.ExitStack() as undo:
-        with files.new_file(image_file) as file:
-            output = Output(file)
-            yield output
-            if output.info is not None:
-                undo.callback(path.unlink, missing_ok=True)
-                files.write_file(path, _encode(output.info), replace=True)
-        undo.pop_all()
 
 
 def _encode(info: ImageInfo) -> bytes:

@@ -401,6 +401,21 @@ def test_links_pipes_and_folders(hostile: pathlib.Path, cluster: fake_ceph.Clust
     (hostile / BASE).rename(hostile.parent / 'elsewhere')
     (hostile / BASE).symlink_to(hostile.parent / 'elsewhere')
     assert refused(hostile, cluster)
+    (hostile / BASE).unlink()
+    (hostile / BASE).write_bytes(b'')
+    assert not archives.is_good(store.Folder(hostile))
+
+
+def test_nothing_is_written_through_a_link(tmp_path: pathlib.Path) -> None:
+    (tmp_path / 'elsewhere').mkdir()
+    where = store.Folder(tmp_path / 'archive')
+    where.put('archive.json', b'{}')
+    (tmp_path / 'archive' / BASE).symlink_to(tmp_path / 'elsewhere')
+    with pytest.raises(errors.InvalidInput, match='is a link'):
+        where.put(f'{BASE}/image.json', b'{}')
+    with pytest.raises(errors.InvalidInput, match='is a link'), where.lock(BASE):
+        pass
+    assert list((tmp_path / 'elsewhere').iterdir()) == []
 
 
 def test_a_record_of_somebody_elses_image(
@@ -441,6 +456,7 @@ BAD_MEMBERS = {
     'device': member(f'{BASE}/image.json', type=tarfile.CHRTYPE),
     'pipe': member(f'{BASE}/image.json', type=tarfile.FIFOTYPE),
     'sparse': member(f'{BASE}/image.json', type=tarfile.GNUTYPE_SPARSE),
+    'for all that follow': member('x', b'11 path=xx\n', type=tarfile.XGLTYPE),
     'unknown type': member(f'{BASE}/image.json', type=b'Z'),
     'huge': member(f'{BASE}/image.json', b'x')[:124] + b'77777777777\0' + bytes(376),
     'huge name': member('x', type=tarfile.GNUTYPE_LONGNAME)[:124] + b'77777777777\0' + bytes(376),

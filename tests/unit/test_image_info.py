@@ -17,6 +17,7 @@ import io
 import json
 import os
 import pathlib
+import typing
 
 import pytest
 
@@ -72,6 +73,27 @@ def test_none_appears_where_the_file_cannot(
         write(tmp_path / 'image')
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_who_comes_second_leaves_what_is_told_of_the_first(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / 'image'
+    other = dataclasses.replace(INFO, backup_id=IDS[1])
+
+    def write_around(inner: typing.Callable[[], object]) -> None:
+        with image_info.described_file(path) as output:
+            output.describe(other)
+            inner()
+
+    with pytest.raises(errors.Conflict):
+        write_around(lambda: write(path))
+    assert (path.read_bytes(), image_info.read(path)) == (b'bytes', INFO)
+
+    path.unlink()
+    foreign = path.with_name('image.info')
+    with pytest.raises(errors.Conflict):
+        write_around(lambda: foreign.write_bytes(b'precious'))
+    assert foreign.read_bytes() == b'precious'
+    assert not path.exists()
 
 
 def test_what_was_told_of_a_file_that_is_gone_is_replaced(tmp_path: pathlib.Path) -> None:

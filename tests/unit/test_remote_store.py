@@ -285,3 +285,32 @@ def test_the_folder_of_an_archive_is_moved_away_meanwhile(
 
     assert 'was moved or removed' in said
     assert not list((tmp_path / 'a').rglob('increment.json'))
+
+
+@pytest.mark.parametrize('lost', ['increment.json', ''])
+def test_what_was_committed_and_is_gone_is_told_and_made_again(
+    chain: chains.Chain, url: str, lost: str
+) -> None:
+    where = remote_store.Remote(url)
+    create(chain, where)
+    folder = f'{BASE}/0-{IDS[0]}'
+    for entry in where.entries(folder):
+        if lost in entry.name:
+            where.delete(f'{folder}/{entry.name}')
+
+    assert 'good' not in [verdict.result for verdict in verify(where)]
+    assert create(chain, where) == 'added'
+    check_whole(chain, where)
+
+
+def test_the_newest_that_is_gone_is_missed(cluster: fake_ceph.Cluster, url: str) -> None:
+    """Nothing builds on it, but in an object store its commit stays."""
+    cinder = archives.with_metadata(chains.make_chain(cluster, 2))
+    where = remote_store.Remote(url)
+    for backup_id in IDS[:2]:
+        archives.create(cinder, cluster, where, [backup_id])
+    for entry in where.entries(f'{BASE}/1-{IDS[1]}'):
+        where.delete(f'{BASE}/1-{IDS[1]}/{entry.name}')
+    good, gone = verify(where)
+    assert (good.result, gone.result, gone.backup_id) == ('good', 'unfinished', IDS[1])
+    assert 'the folder of that backup is gone' in str(gone.problem)
