@@ -68,9 +68,9 @@ def as_errors(
         ) from error
     except (keystone_exceptions.ClientException, cinder_exceptions.UnsupportedVersion) as error:
         raise errors.CinderError(f'Cannot {action}: {error}') from error
-    except (TypeError, KeyError, AttributeError) as error:
+    except (TypeError, KeyError, AttributeError, ValueError, RecursionError) as error:
         # cinderclient looks into the answer without checking it first.
-        raise errors.CinderError(
+        raise errors.OutcomeUnknown(
             f'Cannot {action}: the answer is not one of the Block Storage service '
             f'({type(error).__name__}: {error}).',
             'Look at the endpoint: openstack catalog show block-storage.',
@@ -108,7 +108,7 @@ def _from_response(
             told,
             f'Look whether the backup service is up: {_SERVICES}',
             may_pass=code in patience.BUSY,
-            retry_after=patience.retry_after(getattr(error, 'response', None)),
+            retry_after=patience.asked_to_wait(),
         )
     return errors.CinderError(told)
 

@@ -16,42 +16,33 @@
 import collections.abc
 import typing
 
-from keystoneauth1 import exceptions as keystone_exceptions
-
 from osc_backup_port import errors
 from osc_backup_port.cinder import faults, patience
 
 
 def run(
-    authenticate: collections.abc.Callable[[], None],
+    set_up: collections.abc.Callable[[], None],
     session: collections.abc.Callable[[], typing.Any],
+    authenticate: collections.abc.Callable[[], None],
     waits: patience.Patience,
 ) -> None:
     """Log in, however long the cloud may be silent.
 
-    :param authenticate: makes the session, and asks for a token through it
-    :param session: returns the session
+    :param set_up: makes the session, and asks nobody
+    :param session: returns it
+    :param authenticate: asks for a token through it
     :raises errors.NotPermitted: the cloud does not accept the credentials
     :raises errors.CinderError: it cannot be asked
     :raises errors.InvalidInput: there are no such credentials
     """
     with faults.as_errors('log in'):
         try:
-            _once(authenticate)
-        except keystone_exceptions.Unauthorized:
-            raise
-        except keystone_exceptions.ClientException:
-            # The session was not there before, so this was its one impatient request.
+            set_up()
             waits.attach(session())
-            _once(authenticate)
-
-
-def _once(authenticate: collections.abc.Callable[[], None]) -> None:
-    try:
-        authenticate()
-    except TypeError as error:
-        # A plugin of keystoneauth was given a word that it does not know.
-        raise errors.InvalidInput(
-            f'Cannot log in: the credentials cannot be used: {error}.',
-            'Look at the part auth of the cloud in clouds.yaml, or at the variables OS_*.',
-        ) from error
+            authenticate()
+        except TypeError as error:
+            # A plugin of keystoneauth was given a word that it does not know.
+            raise errors.InvalidInput(
+                f'Cannot log in: the credentials cannot be used: {error}.',
+                'Look at the part auth of the cloud in clouds.yaml, or at the variables OS_*.',
+            ) from error

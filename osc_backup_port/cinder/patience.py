@@ -64,6 +64,18 @@ def stop_waiting() -> None:
     _stopping.set()
 
 
+# What the last answer to this thread asked for.
+_answered = threading.local()
+
+
+def asked_to_wait() -> float | None:
+    """Return the seconds that the last answer asked this thread to wait; None: it did not.
+
+    For what cinderclient tells of an answer: it leaves out the headers.
+    """
+    return getattr(_answered, 'retry_after', None)
+
+
 class _NotNow(Exception):
     """A request was not answered, and may be repeated."""
 
@@ -244,7 +256,10 @@ class _PatientAdapter(requests.adapters.BaseAdapter):
     ) -> requests.Response:
         def send() -> requests.Response:
             left = self._patience.time_for_one(timeout)
-            return self.inner.send(request, stream, left, *args, **kwargs)
+            _answered.retry_after = None
+            answer = self.inner.send(request, stream, left, *args, **kwargs)
+            _answered.retry_after = retry_after(answer)
+            return answer
 
         if not self._patience.may_repeat(request):
             return send()

@@ -169,14 +169,12 @@ class _Reader:
         for found, record in self._joined:
             if len(self.failures) >= _MAX_FAILURES:
                 return
-            if problem := self._misfit(found, record):
+            if problem := self._misfit(record):
                 place = self._place(found.start)
                 told = f'{place}: the lines of this record do not belong together: {problem}.'
                 self.failures.append(errors.InvalidRecord(told, _HINT))
 
-    def _misfit(
-        self, found: record_search.Found, record: record_module.BackupRecord
-    ) -> str | None:
+    def _misfit(self, record: record_module.BackupRecord) -> str | None:
         """Tell what cannot be of one record: each half may name another volume, or backup."""
         base = record.base_image
         image = _IMAGE.match(base or '')
@@ -186,11 +184,8 @@ class _Reader:
             or (record.parent_id is None and not self._is_known(image['backup'], record.id))
         ):
             return f'it is of backup {record.id}, and the image is {base}'
-        if isinstance(found, record_search.Url):
-            # What is decoded may have been made by hand; what Cinder encoded is whole.
-            lost = record_rules.lost_fields(record.fields)
-            return f'{", ".join(lost)} got lost' if lost else None
-        return None
+        lost = record_rules.lost_fields(record.fields)
+        return f'{", ".join(lost)} got lost' if lost else None
 
     def _is_known(self, backup_id: str, own_id: str) -> bool:
         return backup_id in (own_id, 'base') or backup_id in self._records

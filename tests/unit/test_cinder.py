@@ -119,8 +119,8 @@ def http(code: int, message: str = 'told') -> Exception:
         (keystone_exceptions.EndpointNotFound('none'), errors.CinderError, 'catalog list'),
         (keystone_exceptions.Unauthorized('who'), errors.NotPermitted, 'credentials'),
         (keystone_exceptions.DiscoveryFailure('what'), errors.CinderError, 'what'),
-        (TypeError("'NoneType' object"), errors.CinderError, 'not one of the Block Storage'),
-        (KeyError('backup'), errors.CinderError, 'not one of the Block Storage'),
+        (TypeError("'NoneType' object"), errors.OutcomeUnknown, 'not one of the Block Storage'),
+        (KeyError('backup'), errors.OutcomeUnknown, 'not one of the Block Storage'),
     ],
 )
 def test_failures(raised: Exception, kind: type[Exception], told: str) -> None:

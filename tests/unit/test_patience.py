@@ -250,6 +250,17 @@ def test_what_changes_something_is_left_alone(serve: typing.Callable[..., Server
     assert made.post(f'{server.url}/v3/auth/tokens').json() is True
 
 
+def test_how_long_an_import_is_asked_to_wait_is_known(
+    serve: typing.Callable[..., Server],
+) -> None:
+    """cinderclient leaves the headers out of what it raises."""
+    server = serve((429, {'Retry-After': '3600'}), (429, {}))
+    made, _ = session()
+    for expected in (3600, None):
+        assert made.post(server.url, raise_exc=False).status_code == 429
+        assert patience.asked_to_wait() == expected
+
+
 @pytest.mark.parametrize('status', [400, 401, 403, 404, 409, 413])
 def test_an_answer_is_an_answer(serve: typing.Callable[..., Server], status: int) -> None:
     server = serve((status, {}))

@@ -223,6 +223,23 @@ def test_no_line_of_a_wrapped_record_may_be_lost(form: typing.Callable[..., str]
                 assert read(''.join(lines[:start] + lines[end:])) == [whole], (start, end)
 
 
+@pytest.mark.parametrize('form', [record_forms.decoded, record_forms.decoded_yaml])
+def test_no_field_of_a_decoded_record_may_be_lost(form: typing.Callable[..., str]) -> None:
+    whole = records.make_record(encryption_key_id=records.OTHER_ID)
+    lines = form(whole).splitlines(keepends=True)
+    assert read(''.join(lines)) == [whole]
+    without = ''.join(line for line in lines if 'encryption_key_id' not in line)
+    with pytest.raises(errors.InvalidRecord, match='encryption_key_id'):
+        read(without)
+
+
+@pytest.mark.parametrize('between', ['\n', '# of the old cloud\n', '--More--\n', '> '])
+def test_yaml_that_something_stands_in_is_not_cut_short(between: str) -> None:
+    text = record_forms.decoded_yaml(records.make_record(encryption_key_id=records.OTHER_ID))
+    with pytest.raises(errors.InvalidRecord, match='encryption_key_id'):
+        read(text.replace('encryption_key_id', f'{between}encryption_key_id'))
+
+
 def test_halves_of_decoded_records_that_do_not_fit_together() -> None:
     other_volume = records.THIRD_ID
     other = records.make_fields(
