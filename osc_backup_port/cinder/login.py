@@ -14,6 +14,7 @@
 """The first token of a command, which OSC asks for."""
 
 import collections.abc
+import contextlib
 import typing
 
 from osc_backup_port import errors
@@ -21,28 +22,46 @@ from osc_backup_port.cinder import faults, patience
 
 
 def run(
-    set_up: collections.abc.Callable[[], None],
-    session: collections.abc.Callable[[], typing.Any],
+    client_manager: typing.Any,
     authenticate: collections.abc.Callable[[], None],
     waits: patience.Patience,
 ) -> None:
     """Log in, however long the cloud may be silent.
 
-    :param set_up: makes the session, and asks nobody
-    :param session: returns it
-    :param authenticate: asks for a token through it
+    :param client_manager: the one that OSC hands to commands
+    :param authenticate: lets it make its session, and ask for a token through it
     :raises errors.NotPermitted: the cloud does not accept the credentials
     :raises errors.CinderError: it cannot be asked
     :raises errors.InvalidInput: there are no such credentials
     """
     with faults.as_errors('log in'):
         try:
-            set_up()
-            waits.attach(session())
-            authenticate()
+            with _patient(client_manager, waits):
+                authenticate()
         except TypeError as error:
             # A plugin of keystoneauth was given a word that it does not know.
             raise errors.InvalidInput(
                 f'Cannot log in: the credentials cannot be used: {error}.',
                 'Look at the part auth of the cloud in clouds.yaml, or at the variables OS_*.',
             ) from error
+
+
+@contextlib.contextmanager
+def _patient(
+    client_manager: typing.Any, waits: patience.Patience
+) -> collections.abc.Iterator[None]:
+    """Let the session be patient before its first request.
+
+    OSC makes it and uses it in one go; ``setup_auth`` is what makes it.
+    """
+    set_up = client_manager.setup_auth
+
+    def set_up_patiently() -> None:
+        set_up()
+        waits.attach(client_manager.session)
+
+    client_manager.setup_auth = set_up_patiently
+    try:
+        yield
+    finally:
+        client_manager.setup_auth = set_up

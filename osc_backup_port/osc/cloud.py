@@ -52,8 +52,7 @@ class CloudCommand(base.CommandMixin):
         from osc_backup_port.cinder import backups, login, patience
 
         waits = patience.Patience(patience.DEFAULT if self._timeout is None else self._timeout)
-        manager = self.app.client_manager
-        login.run(manager.setup_auth, lambda: manager.session, self.authenticate, waits)
+        login.run(self.app.client_manager, self.authenticate, waits)
         return backups.BackupService.from_client_manager(self.app.client_manager, waits=waits)
 
     def open_pool(

@@ -24,27 +24,27 @@ from osc_backup_port import errors
 from osc_backup_port.cinder import login, patience
 
 
-class Session:
-    """As much of a session of keystoneauth as is attached to."""
+class ClientManager:
+    """As much of that of OSC as is needed to log in."""
 
-    def __init__(self) -> None:
-        self.session = requests.Session()
+    session: typing.Any = None
+
+    def setup_auth(self) -> None:
+        self.session = types.SimpleNamespace(session=requests.Session())
 
 
 def run(outcome: Exception | None = None) -> typing.Any:
     """Log in, with this failure; return the adapter by which the token was asked for."""
-    manager = types.SimpleNamespace(session=None)
+    manager = ClientManager()
     used = []
 
-    def set_up() -> None:
-        manager.session = Session()
-
     def authenticate() -> None:
+        manager.setup_auth()
         used.append(manager.session.session.get_adapter('http://keystone'))
         if outcome:
             raise outcome
 
-    login.run(set_up, lambda: manager.session, authenticate, patience.Patience())
+    login.run(manager, authenticate, patience.Patience())
     [adapter] = used
     return adapter
 
