@@ -16,6 +16,9 @@
 import collections.abc
 import contextlib
 import typing
+import urllib.parse
+
+from keystoneauth1 import exceptions as keystone_exceptions
 
 from osc_backup_port import errors
 from osc_backup_port.cinder import faults, patience
@@ -38,6 +41,12 @@ def run(
         try:
             with _patient(client_manager, waits):
                 authenticate()
+        except keystone_exceptions.ConnectionError as error:
+            host = urllib.parse.urlsplit(str(client_manager.auth.auth_url)).hostname
+            raise errors.CinderError(
+                f'Cannot log in: {host} does not answer ({patience.reason(error)}).',
+                'Look at auth_url of the cloud in clouds.yaml, or at OS_AUTH_URL.',
+            ) from error
         except TypeError as error:
             # A plugin of keystoneauth was given a word that it does not know.
             raise errors.InvalidInput(

@@ -20,6 +20,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import os
 import pathlib
 import re
 import typing
@@ -111,8 +112,8 @@ def read(image_file: pathlib.Path) -> ImageInfo | None:
     :raises InvalidInput: what lies there in its place is nothing of ours
     """
     path = path_beside(image_file)
-    # A pipe of that name would never end.
-    if not path.is_file():
+    # A pipe of that name would never end; and none can be where the name is too long.
+    if not os.path.isfile(path):
         return None
     with path.open('rb') as file:
         content = file.read(_LARGEST)

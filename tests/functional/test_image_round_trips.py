@@ -62,7 +62,10 @@ def scratch(pool: ceph.Pool, disk: chains.Chain) -> collections.abc.Iterator[str
     pool.clear(disk.volume_id, disk.backups)
 
 
-@pytest.mark.parametrize('image_format', FORMATS)
+@pytest.mark.parametrize(
+    'image_format',
+    ['raw', *(pytest.param(one, marks=pytest.mark.long) for one in FORMATS if one != 'raw')],
+)
 def test_every_format_both_ways(
     dst: shell.Cloud,
     pool: ceph.Pool,

@@ -168,6 +168,7 @@ class TestAChain:
 
 
 class TestOtherChains:
+    @pytest.mark.long
     def test_a_backup_of_a_snapshot(
         self,
         src: shell.Cloud,

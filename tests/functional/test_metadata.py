@@ -501,6 +501,7 @@ class TestTrouble:
         assert 'openstack quota set' in error
         assert new_fields['id'] not in dst.backup_ids()
 
+    @pytest.mark.long
     def test_service_known_to_be_down(
         self,
         dst: shell.Cloud,

@@ -159,6 +159,10 @@ def test_a_pipe_is_not_waited_for(tmp_path: pathlib.Path) -> None:
     assert image_info.read(tmp_path / 'image') is None
 
 
+def test_a_name_that_has_no_room_for_more(tmp_path: pathlib.Path) -> None:
+    assert image_info.read(tmp_path / ('x' * 252)) is None
+
+
 class TestWhetherItIsAboutThisFile:
     def check(
         self,

@@ -28,6 +28,7 @@ class ClientManager:
     """As much of that of OSC as is needed to log in."""
 
     session: typing.Any = None
+    auth = types.SimpleNamespace(auth_url='http://user:secret@keystone:5000/v3')
 
     def setup_auth(self) -> None:
         self.session = types.SimpleNamespace(session=requests.Session())
@@ -54,7 +55,7 @@ def test_the_first_request_is_a_patient_one() -> None:
 
 
 def test_a_cloud_that_is_not_there() -> None:
-    with pytest.raises(errors.OutcomeUnknown, match='Cannot log in'):
+    with pytest.raises(errors.CinderError, match='Cannot log in: keystone does not'):
         run(keystone_exceptions.ConnectFailure('refused'))
 
 
