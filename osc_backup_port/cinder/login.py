@@ -42,7 +42,8 @@ def run(
             with _patient(client_manager, waits):
                 authenticate()
         except keystone_exceptions.ConnectionError as error:
-            host = urllib.parse.urlsplit(str(client_manager.auth.auth_url)).hostname
+            address = getattr(client_manager.auth, 'auth_url', None) or ''
+            host = urllib.parse.urlsplit(address).hostname or 'the cloud'
             raise errors.CinderError(
                 f'Cannot log in: {host} does not answer ({patience.reason(error)}).',
                 'Look at auth_url of the cloud in clouds.yaml, or at OS_AUTH_URL.',
