@@ -84,6 +84,7 @@ class TestAChain:
             assert restored['checksum'] == chain.sums[0]
             chains.delete_backup(dst, chain.backups[0])
 
+    @pytest.mark.long
     def test_records_first_and_images_newest_first(
         self,
         dst: shell.Cloud,

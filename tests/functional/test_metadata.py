@@ -537,6 +537,7 @@ class TestTrouble:
         expected = 'already there' if status == 'available' else 'replaced'
         assert results(rows) == {new_fields['id']: expected}
 
+    @pytest.mark.long
     def test_way_out_of_creating(
         self, dst: shell.Cloud, record_file: pathlib.Path, new_fields: dict[str, typing.Any]
     ) -> None:
