@@ -130,8 +130,6 @@ def check(backup_service: object, fields: collections.abc.Mapping[str, typing.An
     for name in _UUIDS:
         if fields.get(name) is not None:
             findings += _check_id(fields, name)
-    if fields.get('parent_id') is not None and fields.get('parent_id') == fields.get('id'):
-        findings.append('parent_id is the id of the backup itself, expected another, or null')
     for name in _TEXTS:
         findings += _check_text(fields, name)
     for name in _NUMBERS:
