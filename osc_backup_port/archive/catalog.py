@@ -143,8 +143,6 @@ def read(store: archive_store.Store) -> Catalog:
         if not names.is_image(entry.name):
             continue
         try:
-            if not entry.is_folder:
-                raise sealed.damaged(f'{store.name}/{entry.name}', 'is no folder')
             image = read_image(store, entry.name)
         except errors.DamagedArchive as error:
             lost.append(Damage(entry.name, '', error))
@@ -293,9 +291,9 @@ def not_finished(where: str) -> errors.TruncatedStream:
 
 def _lost(where: str) -> errors.TruncatedStream:
     return errors.TruncatedStream(
-        f'{where}: the folder of that backup is gone; it was complete once.',
-        'Create the archive again, while the backup is there. If it was removed on purpose, '
-        'remove this object as well.',
+        f'{where}: the folder of that backup is gone. It was complete once.',
+        'If the backup is still in its cloud, run archive create again. If you removed the folder '
+        'on purpose, remove this object too.',
     )
 
 

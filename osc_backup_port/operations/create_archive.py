@@ -282,7 +282,6 @@ class _ImageWriter:
             mine = left[-1] if left else -1
             if not self._store.keeps_locks or mine < at.get(step.start or '', 0):
                 mine, number = number, number + 1
-            self._forget_commit(step.record.id)
             self._write_increment(step, mine, left)
             at[step.point.snapshot] = mine
             self._remove(step, [other for other in left if other != mine])
@@ -299,11 +298,12 @@ class _ImageWriter:
         ]
         return _read_image(self._store, self._image.name) if any(finished) else there
 
-    def _forget_commit(self, backup_id: str) -> None:
-        """Let a backup be committed anew; what was committed is not there any more."""
-        committed = f'{self._image.name}/{names.commit(backup_id)}'
-        if self._store.get(committed, sealed.MAX_SMALL_SIZE) is not None:
-            self._store.delete(committed)
+    def _committed(self, backup_id: str) -> bytes | None:
+        """Return the commit of a backup in an object store; what it commits may be lost."""
+        return self._store.get(self._commit_place(backup_id), sealed.MAX_SMALL_SIZE)
+
+    def _commit_place(self, backup_id: str) -> str:
+        return f'{self._image.name}/{names.commit(backup_id)}'
 
     def _path(self, step: Step, number: int) -> str:
         return f'{self._image.name}/{names.increment(number, step.record.id)}'
@@ -330,6 +330,7 @@ class _ImageWriter:
         :param left: the numbers of its folders that dead runs left, this one perhaps
         """
         path = self._path(step, number)
+        lost = self._committed(step.record.id)
         self._remove_all_but_data(path)
         if not self._store.keeps_locks:
             self._store.create(f'{path}/{names.WRITER}', uuid.uuid4().hex.encode())
@@ -357,6 +358,9 @@ class _ImageWriter:
             _now(),
         )
         content = manifest.encode_increment(info)
+        # Until now it tells what is lost, and keeps out a run that is only believed to be dead.
+        if lost is not None and self._committed(step.record.id) == lost:
+            self._store.delete(self._commit_place(step.record.id))
         self._store.commit(f'{path}/{names.INCREMENT}', step.record.id, content)
         step.result = ADDED
         archive_segments.forget_proofs(self._store, path)

@@ -303,6 +303,49 @@ def test_what_was_committed_and_is_gone_is_told_and_made_again(
     check_whole(chain, where)
 
 
+class Dying(remote_store.Remote):
+    """Does so many writes, and then none."""
+
+    def __init__(self, url: str, writes: int) -> None:
+        super().__init__(url)
+        self._left = writes
+
+    def put(self, path: str, content: bytes) -> None:
+        self._count(path)
+        super().put(path, content)
+
+    def create(self, path: str, content: bytes) -> None:
+        self._count(path)
+        super().create(path, content)
+
+    def _count(self, path: str) -> None:
+        if '/lock.' not in path:
+            self._left -= 1
+            if self._left < 0:
+                raise errors.PortError(f'{path}: died')
+
+
+def test_a_run_that_dies_while_it_makes_it_again_hides_no_loss(
+    cluster: fake_ceph.Cluster, url: str
+) -> None:
+    """Wherever it stops: what is not there is told, and the next run makes it."""
+    cinder = archives.with_metadata(chains.make_chain(cluster, 2))
+    where = remote_store.Remote(url)
+    archives.create(cinder, cluster, where, [IDS[1]])
+    for writes in range(100):
+        for entry in where.entries(BASE):
+            if IDS[1] in entry.name and entry.is_folder:
+                for left in where.entries(f'{BASE}/{entry.name}'):
+                    where.delete(f'{BASE}/{entry.name}/{left.name}')
+        try:
+            archives.create(cinder, cluster, Dying(url, writes), [IDS[1]])
+            break
+        except errors.PortError:
+            assert IDS[1] in [one.backup_id for one in verify(where) if one.result != 'good']
+    assert writes > 3
+    assert [verdict.result for verdict in verify(where)] == ['good'] * 2
+
+
 def test_the_newest_that_is_gone_is_missed(cluster: fake_ceph.Cluster, url: str) -> None:
     """Nothing builds on it, but in an object store its commit stays."""
     cinder = archives.with_metadata(chains.make_chain(cluster, 2))
