@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 from osc_backup_port import errors, files
-from osc_backup_port.archive import manifest, names
+from osc_backup_port.archive import manifest
 
 
 class Entry(NamedTuple):
@@ -109,18 +109,23 @@ class Folder:
             raise written_by_another(str(target)) from error
 
     def _place(self, path: str) -> pathlib.Path:
-        """Return where to write a file; its folder is there then.
+        """Return where to write a file; its folder is there then."""
+        folder, _, name = path.rpartition('/')
+        return self._make_folder(folder) / name
 
-        :raises InvalidInput: a folder of the archive is a link: what is written would lie
-            elsewhere, and nobody would read it
+    def _make_folder(self, path: str) -> pathlib.Path:
+        """Make a folder of the archive, if it is not there.
+
+        :raises InvalidInput: it is a link: what is written would lie elsewhere, and nobody
+            would read it
         """
-        target = self._root
-        for part in pathlib.PurePath(path).parent.parts:
-            target /= part
-            if target.is_symlink():
-                raise errors.InvalidInput(f'{target}: is a link, expected a file or a folder.')
-        files.make_folder(target)
-        return target / pathlib.PurePath(path).name
+        folder = self._root
+        for part in pathlib.PurePath(path).parts:
+            folder /= part
+            if folder.is_symlink():
+                raise _is_link(folder)
+        files.make_folder(folder)
+        return folder
 
     def copy(self, old: str, new: str) -> None:
         content = self.get(old, manifest.MAX_SEGMENT_SIZE)
@@ -147,15 +152,13 @@ class Folder:
             with os.scandir(self._root / path) as scan:
                 for item in scan:
                     if item.is_symlink():
-                        raise errors.InvalidInput(
-                            f'{item.path}: is a link, expected a file or a folder.'
-                        )
+                        raise _is_link(item.path)
                     found.append(Entry(item.name, item.stat().st_size, item.is_dir()))
         except FileNotFoundError:
             return []
         except NotADirectoryError:
             place = self._root / path
-            raise errors.InvalidInput(f'{place}: is a file, expected a folder.') from None
+            raise errors.DamagedArchive(f'{place}: is a file, expected a folder.') from None
         return sorted(found)
 
     def delete(self, path: str) -> None:
@@ -166,7 +169,7 @@ class Folder:
 
     @contextlib.contextmanager
     def lock(self, path: str) -> Iterator[Callable[[], None]]:
-        folder = self._place(f'{path}/{names.LOCK}').parent
+        folder = self._make_folder(path)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             # The kernel drops it with the process, however that ends.
@@ -218,6 +221,10 @@ class Guarded:
     def delete(self, path: str) -> None:
         self._check()
         self._store.delete(path)
+
+
+def _is_link(place: object) -> errors.InvalidInput:
+    return errors.InvalidInput(f'{place}: is a link, expected a file or a folder.')
 
 
 def _check_same(descriptor: int, folder: pathlib.Path) -> None:
