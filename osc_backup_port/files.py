@@ -220,8 +220,7 @@ def _open_unnamed(folder: int) -> _Temporary | None:
         raise
     file = io.FileIO(descriptor, 'r+')
     # It has a name for a moment when it replaces another one.
-    with contextlib.suppress(OSError):
-        fcntl.flock(file, fcntl.LOCK_EX)
+    _hold(file)
     return _Temporary(file, folder, None)
 
 
@@ -230,12 +229,17 @@ def _open_named(folder: int) -> _Temporary:
     while True:
         name = _random_name()
         file = io.FileIO(os.open(name, _NEW, 0o600, dir_fd=folder), 'r+')
-        with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
+        _hold(file)
         # Another run may have swept it before it was locked.
         if os.fstat(file.fileno()).st_nlink:
             return _Temporary(file, folder, name)
         file.close()
+
+
+def _hold(file: io.FileIO) -> None:
+    """Tell other runs that this one is at work on a file, as long as it lives."""
+    with contextlib.suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def _random_name() -> str:

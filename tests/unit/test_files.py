@@ -20,6 +20,7 @@ import stat
 import subprocess
 import sys
 import threading
+import typing
 from typing import Any
 
 import pytest
@@ -222,6 +223,24 @@ def test_what_a_living_run_writes_is_not_swept(
         files.write_file(tmp_path / 'other', b'other')
         file.write(b'one')
     assert (tmp_path / 'one').read_bytes() == b'one'
+
+
+def test_what_replaces_a_file_just_now_is_not_swept(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has a name for a moment, between two steps."""
+    path = tmp_path / 'one'
+    path.write_bytes(b'old')
+    move = files._Temporary._move
+
+    def move_after_a_sweep(temporary: typing.Any, name: str) -> None:
+        monkeypatch.setattr(files, '_swept', set())
+        files.write_file(tmp_path / 'other', b'other')
+        move(temporary, name)
+
+    monkeypatch.setattr(files._Temporary, '_move', move_after_a_sweep)
+    files.write_file(path, b'new', replace=True)
+    assert path.read_bytes() == b'new'
 
 
 def test_a_folder_in_the_way_is_told_and_kept(tmp_path: pathlib.Path, unnamed: bool) -> None:
