@@ -119,8 +119,8 @@ class _Reader:
         self._text = text
         self._name = name
         self._records: dict[str, record_module.BackupRecord] = {}
-        # Those that were put together of several lines.
-        self._joined: list[tuple[record_search.Found, record_module.BackupRecord]] = []
+        # Where those begin that were put together of several lines.
+        self._joined: list[tuple[int, record_module.BackupRecord]] = []
         self._values = 0
         self.failures: list[errors.InvalidRecord] = []
 
@@ -128,7 +128,7 @@ class _Reader:
         try:
             record = self._record(part)
             if _is_of_several_lines(part.found):
-                self._joined.append((part.found, record))
+                self._joined.append((part.found.start, record))
             known = self._records.setdefault(record.id, record)
             if not known.says_the_same_as(record):
                 place = self._place(part.found.start)
@@ -166,12 +166,11 @@ class _Reader:
 
     def _check_joined(self) -> None:
         """See that the lines of a record are all of it, and not those of two records."""
-        for found, record in self._joined:
+        for start, record in self._joined:
             if len(self.failures) >= _MAX_FAILURES:
                 return
             if problem := self._misfit(record):
-                place = self._place(found.start)
-                told = f'{place}: the lines of this record do not belong together: {problem}.'
+                told = f'{self._place(start)}: {problem}.'
                 self.failures.append(errors.InvalidRecord(told, _HINT))
 
     def _misfit(self, record: record_module.BackupRecord) -> str | None:
@@ -183,9 +182,12 @@ class _Reader:
             or image['volume'] != record.volume_id
             or (record.parent_id is None and not self._is_known(image['backup'], record.id))
         ):
-            return f'it is of backup {record.id}, and the image is {base}'
+            return (
+                'the lines of this record do not belong together: it is of backup '
+                f'{record.id}, and the image is {base}'
+            )
         lost = record_rules.lost_fields(record.fields)
-        return f'{", ".join(lost)} got lost' if lost else None
+        return f'a part of this record is missing: {", ".join(lost)}' if lost else None
 
     def _is_known(self, backup_id: str, own_id: str) -> bool:
         return backup_id in (own_id, 'base') or backup_id in self._records

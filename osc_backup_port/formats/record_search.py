@@ -115,6 +115,7 @@ _LABELS = rb"""
       | [|,;\t] [\ \t"'|]{0,200} (?P<row_%(first)b>[A-Za-z_]\w*(?:\.\w+)+\.?)
     )
 """
+_PARTS = {b'quotes': _QUOTES, b'beginning': _BEGINNING}
 # Each alternative begins with a letter, so that the search can hop from one of these
 # letters to the next; what has to stand before the letter is looked at afterwards.
 _EVENT = re.compile(
@@ -127,8 +128,8 @@ _EVENT = re.compile(
   | service_metadata: (?<=[\n\ ].{17}) (?P<yaml>[\ \t\r\n])
     """
     % {
-        b'small': _LABELS % {b'first': b'b', b'quotes': _QUOTES, b'beginning': _BEGINNING},
-        b'large': _LABELS % {b'first': b'B', b'quotes': _QUOTES, b'beginning': _BEGINNING},
+        b'small': _LABELS % {b'first': b'b', **_PARTS},
+        b'large': _LABELS % {b'first': b'B', **_PARTS},
         b'beginning': _BEGINNING,
     },
     re.VERBOSE,
