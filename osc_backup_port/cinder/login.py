@@ -23,6 +23,8 @@ from keystoneauth1 import exceptions as keystone_exceptions
 from osc_backup_port import errors
 from osc_backup_port.cinder import faults, patience
 
+_ADDRESS = 'Look at auth_url of the cloud in clouds.yaml, or at OS_AUTH_URL.'
+
 
 def run(
     client_manager: typing.Any,
@@ -42,18 +44,27 @@ def run(
             with _patient(client_manager, waits):
                 authenticate()
         except keystone_exceptions.ConnectionError as error:
-            address = getattr(client_manager.auth, 'auth_url', None) or ''
-            host = urllib.parse.urlsplit(address).hostname or 'the cloud'
             raise errors.CinderError(
-                f'Cannot log in: {host} does not answer ({patience.reason(error)}).',
-                'Look at auth_url of the cloud in clouds.yaml, or at OS_AUTH_URL.',
+                f'Cannot log in: {_host(client_manager)} does not answer '
+                f'({patience.reason(error)}).',
+                _ADDRESS,
             ) from error
-        except TypeError as error:
-            # A plugin of keystoneauth was given a word that it does not know.
+        except keystone_exceptions.EndpointNotFound as error:
+            raise errors.CinderError(
+                'Cannot log in: there is no Keystone at the address that was given.', _ADDRESS
+            ) from error
+        except (TypeError, ValueError) as error:
+            # A plugin of keystoneauth was given a word that it does not know, or no address.
             raise errors.InvalidInput(
                 f'Cannot log in: the credentials cannot be used: {error}.',
                 'Look at the part auth of the cloud in clouds.yaml, or at the variables OS_*.',
             ) from error
+
+
+def _host(client_manager: typing.Any) -> str:
+    """Return the host of Keystone; the rest of its address may hold secrets."""
+    address = getattr(client_manager.auth, 'auth_url', None) or ''
+    return urllib.parse.urlsplit(address).hostname or 'the cloud'
 
 
 @contextlib.contextmanager

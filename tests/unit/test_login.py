@@ -59,6 +59,13 @@ def test_a_cloud_that_is_not_there() -> None:
         run(keystone_exceptions.ConnectFailure('refused'))
 
 
+def test_an_address_that_is_none() -> None:
+    with pytest.raises(errors.InvalidInput, match='cannot be used: Invalid IPv6 URL'):
+        run(ValueError('Invalid IPv6 URL'))
+    with pytest.raises(errors.CinderError, match='no Keystone at the address'):
+        run(keystone_exceptions.EndpointNotFound())
+
+
 def test_a_wrong_password() -> None:
     with pytest.raises(errors.NotPermitted, match='does not accept the credentials'):
         run(keystone_exceptions.Unauthorized('no'))
