@@ -74,6 +74,8 @@ class Output:
 def described_file(image_file: pathlib.Path) -> Iterator[Output]:
     """Write *image_file*, and what is told of it; both appear when the block ends, or none.
 
+    A run that is killed between the two leaves the file of the image alone, which is whole.
+
     :raises Conflict: another file has the place of what is told
     """
     _check_place(image_file)
