@@ -21,12 +21,13 @@ import base64
 import binascii
 import collections.abc
 import dataclasses
+import functools
 import json
 import re
 import types
 import typing
 
-from osc_backup_port import documents, errors, record_rules, units
+from osc_backup_port import documents, errors, record_rules, spool, units
 
 #: A record has about thirty short fields, some 2 KiB.  What is larger than
 #: this is some other file, perhaps the image itself.
@@ -39,7 +40,7 @@ _EXPORT_ANEW = (
 _WHITESPACE = re.compile(r'[ \t\r\n]+')
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class BackupRecord:
     """One backup record: valid, decoded, and as Cinder gave it.
 
@@ -47,15 +48,15 @@ class BackupRecord:
 
     :ivar backup_service: the driver, ``cinder.backup.drivers.ceph.CephBackupDriver``
         for one; a module in records of Queens and before
-    :ivar backup_url: the base64 string of Cinder itself, untouched but for
-        the line ends that a table or a mail put into it
-    :ivar fields: the decoded JSON, unknown fields and the order kept
     """
 
     backup_service: str
-    backup_url: str
-    # The same thing as backup_url, so it takes no part in comparing.
-    fields: collections.abc.Mapping[str, typing.Any] = dataclasses.field(compare=False)
+    _url: spool.Spooled
+    # The same thing as the other, so it takes no part in comparing.  None: it is large, and
+    # decoded anew whenever it is asked for.
+    _fields: collections.abc.Mapping[str, typing.Any] | None = dataclasses.field(
+        compare=False, repr=False
+    )
 
     @classmethod
     def decode(
@@ -86,7 +87,21 @@ class BackupRecord:
                 _EXPORT_ANEW,
                 [f'  - {finding}' for finding in findings],
             )
-        return cls(backup_service, compact, types.MappingProxyType(fields))
+        url = spool.Spooled(compact.encode('ascii'))
+        is_light = url.is_in_memory and not any(
+            value and isinstance(value, dict | list) for value in fields.values()
+        )
+        return cls(backup_service, url, types.MappingProxyType(fields) if is_light else None)
+
+    @property
+    def backup_url(self) -> str:
+        """The base64 string of Cinder itself, but for line ends that a table or mail put in."""
+        return self._url.read().decode('ascii')
+
+    @property
+    def fields(self) -> collections.abc.Mapping[str, typing.Any]:
+        """The decoded JSON, unknown fields and the order kept."""
+        return _decode(self._url) if self._fields is None else self._fields
 
     @classmethod
     def of_fields(
@@ -220,6 +235,12 @@ class BackupRecord:
     def _text(self, name: str) -> str | None:
         value = self.fields.get(name)
         return None if value is None else str(value)
+
+
+@functools.lru_cache(maxsize=1)
+def _decode(url: spool.Spooled) -> collections.abc.Mapping[str, typing.Any]:
+    """Return the fields of a record that was found valid."""
+    return types.MappingProxyType(json.loads(base64.b64decode(url.read())))
 
 
 def _parse(text: str, source: str) -> dict[str, typing.Any]:

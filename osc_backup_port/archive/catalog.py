@@ -17,7 +17,7 @@ import hashlib
 import shlex
 from collections.abc import Iterator
 
-from osc_backup_port import errors, model, record
+from osc_backup_port import errors, model, record, spool
 from osc_backup_port.archive import manifest, names, sealed
 from osc_backup_port.archive import store as archive_store
 from osc_backup_port.ceph import naming
@@ -34,7 +34,12 @@ class Backup:
     image: str
     increment: manifest.Increment
     record: record.BackupRecord
-    volume_metadata: bytes | None
+    _volume_metadata: spool.Spooled | None
+
+    @property
+    def volume_metadata(self) -> bytes | None:
+        """The content of the ``.meta`` object; None where there was none."""
+        return None if self._volume_metadata is None else self._volume_metadata.read()
 
     @property
     def id(self) -> str:
@@ -230,7 +235,8 @@ def make_backup(
     _check_hash(f'{where}/{names.VOLUME_METADATA}', metadata, increment.volume_metadata_sha256)
     item = read_record(where, increment.backup_id, raw_record)
     check_record(where, image, increment.size, item)
-    return Backup(image, increment, item, metadata)
+    spooled = None if metadata is None else spool.Spooled(metadata)
+    return Backup(image, increment, item, spooled)
 
 
 def read_record(where: str, backup_id: str, content: bytes | None) -> record.BackupRecord:

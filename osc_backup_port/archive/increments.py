@@ -13,6 +13,7 @@
 """An increment of an archive as a stream of items, all of it checked."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator
 
 from osc_backup_port import model
@@ -33,8 +34,7 @@ def read_segments(
 
     :param first: the number of the first that is wanted
     """
-    all_of_them = backup.increment.segments
-    wanted = (all_of_them[number] for number in range(first, len(all_of_them)))
+    wanted = itertools.islice(backup.increment.segments, first, None)
     limit = manifest.MAX_SEGMENT_SIZE
 
     def fetch(segment: manifest.Segment) -> bytes | None:
@@ -92,7 +92,7 @@ class Arriving:
     """
 
     where: str
-    seen: list[manifest.Segment] = dataclasses.field(default_factory=list)
+    seen: manifest.Segments = dataclasses.field(default_factory=manifest.Segments)
     is_whole: bool = False
 
     def begin(self, described: Iterator[tuple[manifest.Segment, bytes]]) -> model.Increment:
@@ -130,7 +130,7 @@ class Arriving:
         increment = backup.increment
         expected = (increment.from_snap, increment.to_snap, increment.size)
         found = (self._head.from_snap, self._head.to_snap, self._head.size)
-        if not self.is_whole or tuple(self.seen) != tuple(increment.segments) or found != expected:
+        if not self.is_whole or self.seen != increment.segments or found != expected:
             raise sealed.damaged(self.where, 'its segments are not those that were written')
 
     def _part(self, reader: stream.Reader) -> Iterator[model.Item]:

@@ -18,12 +18,13 @@ The normative description is doc/source/reference/archive-format.rst.
 import collections.abc
 import dataclasses
 import hashlib
+import itertools
 import operator
 import re
 import struct
 import typing
 
-from osc_backup_port import errors, model, units
+from osc_backup_port import errors, model, spool, units
 from osc_backup_port.archive import names, sealed
 from osc_backup_port.ceph import naming
 
@@ -70,18 +71,35 @@ class Segment:
 
 
 class Segments(collections.abc.Sequence[Segment]):
-    """Many segments, counted from 0, in 41 bytes each: a large image has 400 000."""
+    """Many segments, counted from 0: a large image has 400 000.
+
+    Each takes 41 bytes, most of them not in memory.
+    """
 
     _ROW = struct.Struct('<?II32s')
+    _BLOCK = 128
 
-    def __init__(self) -> None:
-        self._rows = bytearray()
+    def __init__(self, segments: collections.abc.Iterable[Segment] = ()) -> None:
+        self._blocks: list[spool.Spooled] = []
+        self._rest = bytearray()
+        for segment in segments:
+            self.append(segment)
 
-    def append(self, is_compressed: bool, size: int, sha256: str, raw_size: int) -> None:
-        self._rows += self._ROW.pack(is_compressed, size, raw_size, bytes.fromhex(sha256))
+    def append(self, segment: Segment) -> None:
+        is_compressed = names.is_compressed(segment.name)
+        digest = bytes.fromhex(segment.sha256)
+        self._rest += self._ROW.pack(is_compressed, segment.size, segment.raw_size, digest)
+        if len(self._rest) == self._BLOCK * self._ROW.size:
+            self._blocks.append(spool.Spooled(bytes(self._rest)))
+            self._rest.clear()
 
     def __len__(self) -> int:
-        return len(self._rows) // self._ROW.size
+        return len(self._blocks) * self._BLOCK + len(self._rest) // self._ROW.size
+
+    def __iter__(self) -> collections.abc.Iterator[Segment]:
+        rows = itertools.chain(map(spool.Spooled.read, self._blocks), [bytes(self._rest)])
+        found = itertools.chain.from_iterable(map(self._ROW.iter_unpack, rows))
+        yield from (self._segment(number, *row) for number, row in enumerate(found))
 
     @typing.overload
     def __getitem__(self, index: int) -> Segment: ...
@@ -93,9 +111,14 @@ class Segments(collections.abc.Sequence[Segment]):
         if isinstance(index, slice):
             return tuple(self[number] for number in range(*index.indices(len(self))))
         number = range(len(self))[index]
-        is_compressed, size, raw_size, digest = self._ROW.unpack_from(
-            self._rows, number * self._ROW.size
-        )
+        block, row = divmod(number, self._BLOCK)
+        rows = self._blocks[block].read() if block < len(self._blocks) else self._rest
+        return self._segment(number, *self._ROW.unpack_from(rows, row * self._ROW.size))
+
+    @staticmethod
+    def _segment(
+        number: int, is_compressed: bool, size: int, raw_size: int, digest: bytes
+    ) -> Segment:
         return Segment(names.segment(number, is_compressed), size, digest.hex(), raw_size)
 
     def __eq__(self, other: object) -> bool:
@@ -236,9 +259,7 @@ _ITEM = re.compile(
 )
 
 
-def _read_increment(
-    content: bytes, name: str
-) -> tuple['_Fields', collections.abc.Sequence[Segment]]:
+def _read_increment(content: bytes, name: str) -> tuple['_Fields', Segments]:
     """Return the fields of a document, and its segments.
 
     A large one is mostly segments, which are read one by one: all in one go they would
@@ -248,7 +269,7 @@ def _read_increment(
     """
     if len(content) <= _LARGEST_PLAIN:
         fields = _Fields(sealed.unseal(content, name), name)
-        return fields, tuple(_segments(fields, name, 0))
+        return fields, Segments(_segments(fields, name, 0))
     begin, end = content.find(_BEGIN), content.rfind(_END)
     found, at = Segments(), begin + len(_BEGIN)
 
@@ -262,7 +283,8 @@ def _read_increment(
             number, suffix, size, digest, raw_size, comma = match.groups()
             if max(int(size), int(raw_size)) >= MAX_SEGMENT_SIZE:
                 raise sealed.damaged(name, f'segment {len(found)} is too large')
-            found.append(suffix is not None, int(size), digest.decode(), int(raw_size))
+            segment = names.segment(int(number), suffix is not None)
+            found.append(Segment(segment, int(size), digest.decode(), int(raw_size)))
             at, is_last = match.end(), comma is None
             yield _CANONICAL % (
                 number + b'.rbd-diff' + (suffix or b''),

@@ -43,9 +43,14 @@ class _Done:
     :ivar is_complete: nothing is missing
     """
 
-    segments: list[manifest.Segment] = dataclasses.field(default_factory=list)
+    segments: manifest.Segments = dataclasses.field(default_factory=manifest.Segments)
     position: int = 0
     is_complete: bool = False
+
+    def add(self, segment: manifest.Segment, end: int, is_last: bool) -> None:
+        self.segments.append(segment)
+        self.position = max(self.position, end)
+        self.is_complete = is_last
 
 
 class SegmentWriter:
@@ -73,7 +78,7 @@ class SegmentWriter:
         self._bounds = bounds
         self.written = 0
 
-    def write(self, image: ceph_image.Image, increment: model.Increment) -> list[manifest.Segment]:
+    def write(self, image: ceph_image.Image, increment: model.Increment) -> manifest.Segments:
         """Read from *image*, opened at the end of *increment*, and write segments.
 
         When it returns, or raises, no thread writes any more.
@@ -101,7 +106,7 @@ class SegmentWriter:
     def _put(self, packed: segments.Packed) -> None:
         self._store.put(f'{self._path}/{packed.segment.name}', packed.content)
 
-    def _prove(self, done: list[manifest.Segment], first: int) -> None:
+    def _prove(self, done: manifest.Segments, first: int) -> None:
         """Note the last segments, once they are enough; nobody comes back to a stream."""
         if self._store.takes_any_order and (len(done) - first) % _PROOF_LENGTH == 0:
             start = len(done) - _PROOF_LENGTH
@@ -132,12 +137,13 @@ class SegmentWriter:
         kept: list[str] = []
         while not done.is_complete and (proof := names.proof(len(done.segments))) in there:
             try:
-                part = self._read_back(proof, increment, done)
+                part = list(self._read_back(proof, increment, len(done.segments)))
             except errors.InvalidInput:
                 break
-            kept += [segment.name for segment in part.segments[len(done.segments) :]]
+            for segment, end, is_last in part:
+                kept.append(segment.name)
+                done.add(segment, end, is_last)
             kept.append(proof)
-            done = part
         if self._left != self._path:
             for name in kept:
                 self._store.copy(f'{self._left}/{name}', f'{self._path}/{name}')
@@ -151,29 +157,33 @@ class SegmentWriter:
                 self._store.delete(f'{self._path}/{name}')
         return done
 
-    def _read_back(self, proof: str, increment: model.Increment, done: _Done) -> _Done:
-        """Return *done* with the segments that a note tells of.
+    def _read_back(
+        self, proof: str, increment: model.Increment, first: int
+    ) -> Iterator[tuple[manifest.Segment, int, bool]]:
+        """Yield the segments that a note tells of, each with the end of its last record.
 
+        And whether the increment ends with it.
+
+        :param first: the number of the first
         :raises InvalidInput: one is not what was written, or is of another increment
         """
         path = f'{self._left}/{proof}'
         content = self._store.get(path, sealed.MAX_SMALL_SIZE) or b''
-        found = manifest.decode_proof(content, path, len(done.segments))
-        done = dataclasses.replace(done, segments=[*done.segments])
-        for segment in found:
-            self._read_segment(segment, increment, done)
-        return done
+        for number, segment in enumerate(manifest.decode_proof(content, path, first), first):
+            part = self._read_segment(segment, increment, is_first=number == 0)
+            end = max((item.offset + item.length for item in part), default=0)
+            yield segment, end, part.is_last
 
     def _read_segment(
-        self, segment: manifest.Segment, increment: model.Increment, done: _Done
-    ) -> None:
+        self, segment: manifest.Segment, increment: model.Increment, is_first: bool
+    ) -> rbd_diff.Part:
         path = f'{self._left}/{segment.name}'
         if names.is_compressed(segment.name) != (self._level is not None):
             raise errors.InvalidInput(f'{path}: was compressed in another way.')
         content = self._store.get(path, manifest.MAX_SEGMENT_SIZE)
         raw = segments.check(segment, content, self._left)
         reader = stream.Reader(segments.Chunks(iter([raw])), path, False)
-        if not done.segments:
+        if is_first:
             header = rbd_diff.read_header(reader)
             if (header.from_snap, header.to_snap, header.size) != (
                 increment.from_snap,
@@ -181,11 +191,7 @@ class SegmentWriter:
                 increment.size,
             ):
                 raise errors.InvalidInput(f'{path}: is of another increment.')
-        part = rbd_diff.Part(reader, increment.size)
-        end = max((item.offset + item.length for item in part), default=0)
-        done.position = max(done.position, end)
-        done.is_complete = part.is_last
-        done.segments.append(segment)
+        return rbd_diff.Part(reader, increment.size)
 
 
 def forget_proofs(store: archive_store.Store, path: str) -> None:

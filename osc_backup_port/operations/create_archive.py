@@ -352,7 +352,7 @@ class _ImageWriter:
             step.start,
             step.point.snapshot,
             size,
-            tuple(segments),
+            segments,
             hashlib.sha256(raw_record).hexdigest(),
             None if metadata is None else hashlib.sha256(metadata).hexdigest(),
             _now(),
@@ -365,9 +365,7 @@ class _ImageWriter:
         step.result = ADDED
         archive_segments.forget_proofs(self._store, path)
 
-    def _write_segments(
-        self, step: Step, path: str, left: str
-    ) -> tuple[list[manifest.Segment], int]:
+    def _write_segments(self, step: Step, path: str, left: str) -> tuple[manifest.Segments, int]:
         meter = metering.Meter(self._shown, self._pace)
         source = self._image.chain.source
         with self._pool.open(source, step.point.opened_at) as image:
