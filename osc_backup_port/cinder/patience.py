@@ -234,7 +234,8 @@ class Patience:
             )
         return errors.NoAnswer(
             f'{self._cloud} did not answer for {self.seconds:.0f} s ({error.reason}).',
-            f'Look at the endpoints: openstack catalog list. {_AGAIN}',
+            'Look at auth_url in clouds.yaml, and at the endpoints: openstack catalog list. '
+            f'{_AGAIN}',
         )
 
 
