@@ -178,8 +178,10 @@ def _supervise(args: argparse.Namespace) -> int:
                 seconds = told - began
                 print(f'{total} increments, {deaths} deaths, {seconds:.0f} s', flush=True)
     finally:
-        for one in (*readers, *busy):
-            one.kill()
+        for reader in readers:
+            reader.kill()
+        for process in busy:
+            process.kill()
     return 1 if deaths else 0
 
 

@@ -241,7 +241,7 @@ def _imports(bench: Bench, delay: float) -> Iterator[Case]:
         f'import rbd-diff of all of the data from a pipe{words}',
         'rbd import-diff -',
         None if delay else 1.3,
-        f'cat {diff} | ' + _ours(bench, 'import', record),
+        f'cat {diff} | ' + _ours(bench, 'import', record, '--format', 'rbd-diff'),
         f'cat {diff} | {rbd} import-diff - bench-peer',
         ready_for_diff,
         delay,

@@ -70,7 +70,7 @@ class Failed(Exception):
 
 
 def median(runs: Sequence[Run], field: str) -> float:
-    return statistics.median(getattr(run, field) for run in runs)
+    return float(statistics.median(getattr(run, field) for run in runs))
 
 
 def in_turn(

@@ -44,6 +44,15 @@ class Cinder:
     def project(self) -> None:
         return None
 
+    @property
+    def cloud(self) -> typing.Any:
+        from osc_backup_port.cinder import resources
+
+        return resources.Cloud()
+
+    def check_project(self) -> None:
+        pass
+
     def check_import(self) -> None:
         pass
 
@@ -123,7 +132,7 @@ def _export(pool: Any, records: Any, options: Any) -> None:
     if options.file == '-':
         write(io.FileIO(1, 'w', closefd=False))
     else:
-        with files.part_file(pathlib.Path(options.file)) as file:
+        with files.new_file(pathlib.Path(options.file), replace=True) as file:
             write(file)
 
 
@@ -133,7 +142,9 @@ def _import(pool: Any, records: Any, options: Any) -> None:
 
     source = io.FileIO(0 if options.file == '-' else options.file)
     reader = stream.Reader(source, options.file, options.checksum)
-    import_image.run(pool, records[-1], None, reader, import_image.Options(), progress.Silent())
+    chosen, shown = import_image.Options(format=options.format), progress.Silent()
+    stream_ = import_image.recognise(reader, records[-1], chosen, shown)
+    import_image.run(pool, records[-1], None, stream_, chosen, shown)
 
 
 def _archive(pool: Any, records: Any, options: Any) -> None:

@@ -126,10 +126,13 @@ class _Readiness:
                 return 'the scheduler knows no pool with free space yet'
         if self._kind == 'backup' and running(scheduler):
             # No API tells; the scheduler's log of this run does. The first that it hears may be
-            # that the driver is not ready, and then for ten seconds nothing.
+            # that the driver is not ready, and then for ten seconds nothing. What it heard from
+            # a process that is gone does not count.
+            found = running(_service(self._cloud, self._kind))
+            since = found.started if found else 0.0
             lines = scheduler.log.read_text(errors='replace').splitlines()
             told = [line for line in lines if 'Received backup service update' in line]
-            if not told or "'backend_state': True" not in told[-1]:
+            if not told or "'backend_state': True" not in told[-1] or _logged(told[-1]) < since:
                 return 'the scheduler has not heard that cinder-backup can work'
         return ''
 
@@ -148,6 +151,11 @@ def _seconds(row: dict[str, Any]) -> float:
         return 0.0
     when = datetime.datetime.fromisoformat(row['updated_at'])
     return when.replace(tzinfo=datetime.timezone.utc).timestamp()
+
+
+def _logged(line: str) -> float:
+    """Return when LINE was logged, in seconds since the epoch."""
+    return datetime.datetime.fromisoformat(line[:23]).timestamp()
 
 
 def _has_room(pool: dict[str, Any]) -> bool:

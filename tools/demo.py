@@ -94,7 +94,7 @@ class Story:
         say(f'    {"RIGHT" if is_right else "WRONG"}: {what}')
 
     def volume_sum(self, cloud: str, volume_id: str) -> str:
-        return ceph.volume_pool(self.clouds[cloud]).sha256(f'volume-{volume_id}')
+        return ceph.volume_pool(self.clouds[cloud]).checksum(f'volume-{volume_id}')
 
     # What the scenes are made of
 
