@@ -25,7 +25,7 @@ import typing
 
 from osc_backup_port import documents, errors, record_rules, units
 from osc_backup_port import record as record_module
-from osc_backup_port.formats import clean_text, record_parts, record_search
+from osc_backup_port.formats import clean_text, line_marks, record_parts, record_search
 
 #: A file may hold many records, one after the other.
 MAX_FILE_SIZE = 32 * units.MIB
@@ -34,6 +34,9 @@ MAX_VALUES = 500_000
 
 # How many failures are told before the reading is given up.
 _MAX_FAILURES = 10
+# So many different marks before lines are looked for, in files of up to that size.
+_MAX_MARKS = 5
+_LARGEST_MARKED = 4 * units.MIB
 # A place is shown with so many characters.
 _SHOWN = 40
 
@@ -104,27 +107,56 @@ def read_records(data: str | bytes, name: str) -> list[record_module.BackupRecor
         raise errors.InvalidRecord(f'{name} is empty, expected a backup record.', _HINT)
     if b'\0' in text:
         raise _no_text(name)
-    reader = _Reader(text, name)
-    for part in record_parts.join(text, record_search.search(text)):
-        reader.take(part)
-        if len(reader.failures) >= _MAX_FAILURES:
+    return _read(text, name).result()
+
+
+def _read(text: bytes, name: str) -> '_Reader':
+    """Read a text as it is; if that fails, without the marks before its lines."""
+    first = reader = _Reader(text, name).read()
+    for _mark in range(_MAX_MARKS if len(text) <= _LARGEST_MARKED else 0):
+        if not reader.failures:
             break
-    return reader.result()
+        plain = line_marks.remove(reader.text, reader.failed_at)
+        others = (_Reader(content, name).read() for content in plain)
+        reader = next((other for other in others if other.count > reader.count), reader)
+    # What went wrong is told of the text as it is.
+    return first if reader.failures else reader
 
 
 class _Reader:
-    """Makes records of what was found, and remembers what went wrong."""
+    """Makes records of what was found, and remembers what went wrong.
+
+    :ivar failed_at: the place of the first failure
+    """
 
     def __init__(self, text: bytes, name: str) -> None:
-        self._text = text
+        self.text = text
         self._name = name
         self._records: dict[str, record_module.BackupRecord] = {}
         # Where those begin that were put together of several lines.
         self._joined: list[tuple[int, record_module.BackupRecord]] = []
         self._values = 0
         self.failures: list[errors.InvalidRecord] = []
+        self.failed_at = len(text)
 
-    def take(self, part: record_parts.Part) -> None:
+    @property
+    def count(self) -> int:
+        """How many records there are."""
+        return len(self._records)
+
+    def read(self) -> '_Reader':
+        for part in record_parts.join(self.text, record_search.search(self.text)):
+            self._take(part)
+            if len(self.failures) >= _MAX_FAILURES:
+                break
+        self._check_joined()
+        return self
+
+    def _fail(self, start: int, error: errors.InvalidRecord) -> None:
+        self.failed_at = min(self.failed_at, start)
+        self.failures.append(error)
+
+    def _take(self, part: record_parts.Part) -> None:
         try:
             record = self._record(part)
             if _is_of_several_lines(part.found):
@@ -138,12 +170,15 @@ class _Reader:
                     'Give the newer one only.',
                 )
         except errors.InvalidRecord as error:
-            self.failures.append(error)
+            self._fail(part.found.start, error)
         else:
             self._count(record)
 
     def result(self) -> list[record_module.BackupRecord]:
-        self._check_joined()
+        """Return the records.
+
+        :raises errors.InvalidRecord: something failed, or there are none
+        """
         if not self.failures and self._records:
             return list(self._records.values())
         if len(self.failures) == 1:
@@ -154,10 +189,10 @@ class _Reader:
                 self.failures.append(errors.InvalidRecord(more))
             raise errors.InvalidRecord.of_several(self.failures)
         try:
-            self._text.decode('utf-8')
+            self.text.decode('utf-8')
         except UnicodeDecodeError:
             raise _no_text(self._name) from None
-        start = len(self._text) - len(self._text.lstrip())
+        start = len(self.text) - len(self.text.lstrip())
         raise errors.InvalidRecord(
             f'{self._name}: there is no backup record in it. '
             f'It begins in {self._line(start)} with {self._shown(start)}.',
@@ -171,7 +206,7 @@ class _Reader:
                 return
             if problem := self._misfit(record):
                 told = f'{self._place(start)}: {problem}.'
-                self.failures.append(errors.InvalidRecord(told, _HINT))
+                self._fail(start, errors.InvalidRecord(told, _HINT))
 
     def _misfit(self, record: record_module.BackupRecord) -> str | None:
         """Tell what cannot be of one record: each half may name another volume, or backup."""
@@ -213,11 +248,11 @@ class _Reader:
 
     def _damage(self, damage: record_search.Damage, place: str) -> errors.InvalidRecord:
         line = self._line_start(damage.start)
-        is_row = self._text[line : line + 200].lstrip().startswith(b'|')
+        is_row = self.text[line : line + 200].lstrip().startswith(b'|')
         return errors.InvalidRecord(
             f'{place}: no backup record can be made of {self._shown(damage.start)}: '
             f'{damage.problem}. It ends before {self._shown(damage.end)}.',
-            _HINT_TABLE if is_row and b'\n+-' not in self._text else _HINT,
+            _HINT_TABLE if is_row and b'\n+-' not in self.text else _HINT,
         )
 
     def _count(self, record: record_module.BackupRecord) -> None:
@@ -235,16 +270,16 @@ class _Reader:
         return f'{self._name}, {self._line(start)}'
 
     def _line_start(self, start: int) -> int:
-        return self._text.rfind(b'\n', 0, start) + 1
+        return self.text.rfind(b'\n', 0, start) + 1
 
     def _line(self, start: int) -> str:
-        line = self._text.count(b'\n', 0, start) + 1
-        before = self._text[self._line_start(start) : start]
+        line = self.text.count(b'\n', 0, start) + 1
+        before = self.text[self._line_start(start) : start]
         column = len(before.translate(None, bytes(range(0x80, 0xC0)))) + 1
         return f'line {line}, column {column}'
 
     def _shown(self, start: int) -> str:
-        content = self._text[start : start + 4 * _SHOWN].decode('utf-8', 'replace')
+        content = self.text[start : start + 4 * _SHOWN].decode('utf-8', 'replace')
         return ascii(content[:_SHOWN])
 
 

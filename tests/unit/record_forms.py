@@ -330,6 +330,22 @@ WRAPPINGS: list[Callable[[str], str]] = [
     lambda text: f'{text}\n{text}', textwrap.dedent,
 ]  # fmt: skip
 
+#: What may stand before every line, by the number of the line.
+MARKS: list[Callable[[int], str]] = [
+    lambda number: f'{number:6}\t', lambda number: f'{number + 8}:', lambda number: f'{number:3} ',
+    lambda _: '+', lambda _: '-', lambda _: '# ', lambda _: '#', lambda _: '// ', lambda _: '* ',
+    lambda _: 'REM ', lambda _: 'ctl1: ', lambda _: 'ctl-01.example.com: ', lambda _: 'ctl1 | ',
+    lambda _: 'cinder-1  | ', lambda number: f'records.txt:{number}:', lambda _: 'ok: [ctl1] => ',
+    lambda number: f'^5497057 (ops 2026-11-28 {number:3}) ',
+    lambda number: f'Nov 28 08:00:{number % 60:02} ctl1 backup.sh[1200]: ',
+    lambda number: f'2026-11-28T08:00:00.{number:09}Z stdout F ',
+]  # fmt: skip
+
+
+def marked(text: str, mark: Callable[[int], str]) -> str:
+    return ''.join(f'{mark(number)}{line}\n' for number, line in enumerate(text.splitlines()))
+
+
 #: From text to bytes.
 ENCODINGS: list[Callable[[str], bytes]] = [
     lambda text: text.encode(),

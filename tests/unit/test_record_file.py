@@ -157,6 +157,50 @@ def test_every_form_of_people(form: collections.abc.Callable[[BackupRecord], str
             assert 'decoded_yaml' in form.__name__
 
 
+def _narrow(record: BackupRecord) -> str:
+    return record_forms.table(record, 21)
+
+
+def _wide(record: BackupRecord) -> str:
+    return record_forms.table(record, 60)
+
+
+@pytest.mark.parametrize('mark', record_forms.MARKS)
+def test_a_mark_before_every_line(mark: collections.abc.Callable[[int], str]) -> None:
+    for form in (_narrow, _wide, record_forms.mime, record_forms.pretty, record_forms.decoded):
+        text = record_forms.marked(form(AWKWARD), mark)
+        assert read(text) == [AWKWARD], form
+        assert read(f'Some other text.\n\n{text}\n{text}\nThe end.\n') == [AWKWARD], form
+
+
+@pytest.mark.parametrize('mark', record_forms.MARKS)
+def test_no_line_behind_a_mark_may_be_lost(mark: collections.abc.Callable[[int], str]) -> None:
+    for form in (_narrow, _wide, record_forms.mime):
+        lines = record_forms.marked(form(AWKWARD), mark).splitlines()
+        # Before them a table has its head, and the driver.
+        inside = range(5, len(lines) - 1)
+        for number in (*inside[:: len(inside) // 5], inside[-1]):
+            with pytest.raises(errors.InvalidRecord):
+                read('\n'.join(lines[:number] + lines[number + 1 :]))
+
+
+def test_what_belongs_to_a_record_is_no_mark() -> None:
+    """Two lines that begin in the same way are not all that it takes."""
+    url = records.make_record().backup_url
+    for text in (
+        f'backup_url: {url}\nbackup_service: 5\n',
+        f'backup-url: {url}\nbackup-service: 5\n',
+        f'host: backup_url: {url}\nhost: backup_service: 5\n',
+    ):
+        with pytest.raises(errors.InvalidRecord):
+            read(text)
+    edited = json.loads(record_file.write_record(AWKWARD))
+    edited['backup']['size'] = 2
+    for mark in record_forms.MARKS:
+        with pytest.raises(errors.InvalidRecord):
+            read(record_forms.marked(json.dumps(edited, indent=2), mark))
+
+
 @settings(deadline=None)
 @given(st.data())
 def test_several_in_any_forms(data: st.DataObject) -> None:
