@@ -148,8 +148,8 @@ def _summary(
     if parsed_args.dry_run:
         size = units.human_size(sum(step.estimate for step in missing))
         return (
-            f'{len(missing)} of {len(steps)} backups would be moved, at most {size}; '
-            f'{len(findings)} findings stand in the way.'
+            f'{len(missing)} of {len(steps)} backups would be moved, at most {size}. '
+            f'What stands in the way: {len(findings) or "nothing"}.'
         )
     moved = sum(step.moved for step in steps)
     skipped = sum(step.skipped for step in steps)
