@@ -241,6 +241,7 @@ class TestOtherChains:
             chains.delete_backup(dst, grown.backups[1])
             chains.delete_backup(dst, grown.backups[0])
 
+    @pytest.mark.long
     def test_the_layout_of_rocky_and_before(
         self,
         src: shell.Cloud,
