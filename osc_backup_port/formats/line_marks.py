@@ -64,7 +64,8 @@ def _tokens(line: bytes) -> list[bytes]:
 
 
 def _pattern(mark: bytes) -> bytes:
+    # A number is a whole one: else there would be many ways to match, and all would be tried.
     return b''.join(
-        rb'[ \t]*\d+' if token[-1:].isdigit() else re.escape(token)
+        rb'[ \t]*\d+(?!\d)' if token[-1:].isdigit() else re.escape(token)
         for token in _TOKEN.findall(mark)
     )

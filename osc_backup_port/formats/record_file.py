@@ -113,14 +113,19 @@ def read_records(data: str | bytes, name: str) -> list[record_module.BackupRecor
 def _read(text: bytes, name: str) -> '_Reader':
     """Read a text as it is; if that fails, without the marks before its lines."""
     first = reader = _Reader(text, name).read()
-    for _mark in range(_MAX_MARKS if len(text) <= _LARGEST_MARKED else 0):
+    if len(text) > _LARGEST_MARKED:
+        return first
+    for _mark in range(_MAX_MARKS):
         if not reader.failures:
-            break
+            return reader
         plain = line_marks.remove(reader.text, reader.failed_at)
         others = (_Reader(content, name).read() for content in plain)
-        reader = next((other for other in others if other.count > reader.count), reader)
+        found = next((other for other in others if other.count > reader.count), None)
+        if found is None:
+            break
+        reader = found
     # What went wrong is told of the text as it is.
-    return first if reader.failures else reader
+    return reader if not reader.failures else first
 
 
 class _Reader:

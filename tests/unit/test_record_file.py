@@ -470,6 +470,8 @@ HOSTILE: dict[str, tuple[bytes, bytes]] = {
     'long text': (b'', b'I' * 40 + b'\n'),
     'log': (b'eyJk\n', b'2026-11-27 23:02:00 a b c d e f g h i\n'),
     'narrow beginnings': (b'', b'e   \n   '),
+    'marks': (b'', b'# backup_url: eyJhYmM\n'),
+    'numbers': ((b'1 ' * 95 + b'backup_url: eyJhYmM\n') * 2, b'1' * 199 + b'x\n'),
     'UTF-16': (b'', 'eyJ€ '.encode('utf-16-le')),
     'no UTF-8': (b'', b'\xff'),
 }
