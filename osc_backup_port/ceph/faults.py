@@ -89,7 +89,7 @@ class Faults:
             return errors.CephError(f'{what}: {self._full(pools, code)}', self._room())
         if code == errno.ETIMEDOUT:
             self._hurry()
-            return errors.CephError(f'{what}: no answer in time. {self._health()}', self._look())
+            return self._unanswered(what, pools)
         if code in _REFUSED:
             return self._refused(what, text, pools)
         return errors.CephError(f'{what}: {text}.', self._look())
@@ -98,6 +98,17 @@ class Faults:
         """:raises CephError: the user may not read or write in another pool"""
         if self._refuses(pool):
             raise self._refused(f'Pool {pool}', 'Operation not permitted', [self._pool, pool])
+
+    def _unanswered(self, what: str, pools: list[str]) -> errors.CephError:
+        reasons = self._reasons()
+        hint = self._look()
+        if reasons == []:
+            # Its monitors give no ticket for OSDs then, and the OSDs do not answer.
+            hint += (
+                '. Or the user has no capability for OSDs at all, to which Ceph 18 gives no '
+                f'answer: {self._needed(pools)}'
+            )
+        return errors.CephError(f'{what}: no answer in time. {self._health(reasons)}', hint)
 
     def _look(self) -> str:
         return f'Look at the health of the cluster: {self._shell.ceph("status")}'
@@ -125,33 +136,47 @@ class Faults:
         if told:
             return ' '.join(told)
         reached = 'has reached its quota' if code == errno.EDQUOT else 'is full'
-        return f'pool {" or ".join(pools)} {reached}. {self._health()}'
+        return f'pool {" or ".join(pools)} {reached}. {self._health(self._reasons())}'
 
-    def _health(self) -> str:
-        """Say what keeps requests waiting, by the cluster's own words."""
+    @staticmethod
+    def _health(reasons: list[str] | None) -> str:
+        if reasons is None:
+            return 'The monitors do not tell why.'
+        return f'The cluster says: {"; ".join(reasons) or "nothing that would explain it"}.'
+
+    def _reasons(self) -> list[str] | None:
+        """Return what keeps requests waiting, in the cluster's own words; None: it is silent."""
         checks = self._ask('health', 'checks', detail='detail')
         if not isinstance(checks, dict):
-            return 'The monitors do not tell why.'
-        told = []
+            return None
+        told: list[str] = []
         for name, check in checks.items():
             if any(word in name for word in _WAITING):
                 told.append(check['summary']['message'])
                 told += [one['message'] for one in check.get('detail', ())[:2]]
-        return f'The cluster says: {"; ".join(told) or "nothing that would explain it"}.'
+        return told
 
     def _refused(self, what: str, text: str, pools: list[str]) -> errors.CephError:
-        user = f'client.{self._shell.user or "admin"}'
         refusing = [pool for pool in pools if self._refuses(pool)] or pools
-        needed = ', '.join(f'profile rbd pool={pool}' for pool in pools)
         also = ''
         if len(pools) > 1:
             also = f' The data of the image lies in pool {pools[1]}.'
         return errors.CephError(
-            f'{what}: the cluster does not permit {user} to do that in pool '
+            f'{what}: the cluster does not permit {self._user} to do that in pool '
             f'{" and ".join(refusing)}: {text}.{also}',
-            f"{user} needs the capabilities mon 'profile rbd' and osd '{needed}' (to read alone: "
-            'profile rbd-read-only). Compare with the user of cinder-backup: '
-            + self._shell.for_admin().ceph('auth', 'get', user),
+            self._needed(pools),
+        )
+
+    @property
+    def _user(self) -> str:
+        return f'client.{self._shell.user or "admin"}'
+
+    def _needed(self, pools: list[str]) -> str:
+        needed = ', '.join(f'profile rbd pool={pool}' for pool in pools)
+        return (
+            f"{self._user} needs the capabilities mon 'profile rbd' and osd '{needed}' (to read "
+            'alone: profile rbd-read-only). Compare with the user of cinder-backup: '
+            + self._shell.for_admin().ceph('auth', 'get', self._user)
         )
 
     def _refuses(self, pool: str) -> bool:

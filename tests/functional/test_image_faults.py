@@ -199,7 +199,8 @@ class TestImportRefuses:
         self, dst: shell.Cloud, pool: ceph.Pool, diffs: list[chains.Export]
     ) -> None:
         error = failing(dst, *IMPORT, *diffs[0].arguments, '--ceph-user', 'nobody')
-        assert 'does not permit client.nobody' in error
+        # Ceph 18 gives no answer to a user who has no capability for OSDs at all.
+        assert 'does not permit client.nobody' in error or 'no answer in time' in error
         assert 'client.nobody needs the capabilities' in error
         assert f'profile rbd pool={pool.name}' in error
 

@@ -69,6 +69,24 @@ def test_no_answer_is_told_with_what_health_says(cluster: fake_ceph.Cluster) -> 
 
     assert 'no answer in time. The cluster says: 1 osds down; osd.0 is down.' in error
     assert cluster.configuration['rados_osd_op_timeout'] == '3'
+    assert 'capabilities' not in error
+
+
+def test_no_answer_from_a_healthy_cluster(cluster: fake_ceph.Cluster) -> None:
+    """So does Ceph 18 treat a user who has no capability for OSDs at all."""
+    cluster.monitors['health'] = {'checks': {}}
+
+    error = failing(cluster, errno.ETIMEDOUT)
+
+    assert 'no answer in time. The cluster says: nothing that would explain it.' in error
+    assert 'client.cinder-backup needs the capabilities' in error
+
+
+def test_no_answer_from_osds_and_monitors(cluster: fake_ceph.Cluster) -> None:
+    error = failing(cluster, errno.ETIMEDOUT)
+
+    assert 'no answer in time. The monitors do not tell why.' in error
+    assert 'capabilities' not in error
 
 
 def test_a_blocklisted_client(cluster: fake_ceph.Cluster) -> None:
