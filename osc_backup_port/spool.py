@@ -83,7 +83,12 @@ class _File:
                     self._end, rest = self._end + written, rest[written:]
             except OSError as error:
                 self._end = start
-                raise OSError(error.errno, error.strerror, tempfile.gettempdir()) from error
+                raise OSError(
+                    error.errno,
+                    f'{error.strerror}. Free space there, or name another folder: '
+                    'export TMPDIR=<folder>',
+                    tempfile.gettempdir(),
+                ) from error
             return start
 
     def read(self, start: int, size: int) -> bytes:

@@ -33,7 +33,8 @@ def remove(text: bytes, at: int) -> collections.abc.Iterator[bytes]:
     """Yield *text* without the mark that the line at *at* and the next one share.
 
     First with as much of it as cannot be a part of a word that was wrapped into these lines,
-    then with signs that a word may have too.  Nothing, where they share none.
+    then with signs that a word may have too, then without the blanks at its end.  Nothing, where
+    they share none.
     """
     start = text.rfind(b'\n', 0, at) + 1
     end = text.find(b'\n', at) + 1

@@ -41,6 +41,12 @@ _ZEROS = bytes(_PIECE)
 _FURNITURE = ('rbd_children', 'rbd_directory', 'rbd_info', 'rbd_trash', 'rbd_mirroring')
 
 
+def release() -> int:
+    """Return the number of the release of Ceph that is installed here, 16 for one."""
+    told = subprocess.run(['rbd', '--version'], capture_output=True, check=True, text=True).stdout
+    return int(told.split()[2].partition('.')[0])
+
+
 def checksum_of(stream: typing.IO[bytes]) -> str:
     """Return the checksum of a whole stream, told by its size and what in it is not zero.
 

@@ -91,5 +91,6 @@ def test_no_room(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Non
         with pytest.raises(OSError, match='No space left') as caught:
             spool.Spooled(b'x' * 6000)
     assert caught.value.filename == str(tmp_path)
+    assert 'export TMPDIR=' in str(caught.value)
     after = spool.Spooled(b'y' * 7000)
     assert (before.read(), after.read()) == (bytes(5000), b'y' * 7000)

@@ -111,12 +111,16 @@ class _Readiness:
 
     def _reported(self) -> str:
         binary = f'cinder-{self._kind}'
-        found = running(_service(self._cloud, self._kind))
         rows = self._admin.volume('GET', f'/os-services?binary={binary}')['services']
         for row in rows:
-            if row['state'] == 'up' and found and _seconds(row) > found.started:
+            if row['state'] == 'up' and _seconds(row) > self._started():
                 return ''
         return f'{binary} has not reported to the database yet'
+
+    def _started(self) -> float:
+        """Return when the process began, in seconds since the epoch; never, if none runs."""
+        found = running(_service(self._cloud, self._kind))
+        return found.started if found else float('inf')
 
     def _scheduled(self) -> str:
         scheduler = _service(self._cloud, 'scheduler')
@@ -128,11 +132,10 @@ class _Readiness:
             # No API tells; the scheduler's log of this run does. The first that it hears may be
             # that the driver is not ready, and then for ten seconds nothing. What it heard from
             # a process that is gone does not count.
-            found = running(_service(self._cloud, self._kind))
-            since = found.started if found else 0.0
             lines = scheduler.log.read_text(errors='replace').splitlines()
             told = [line for line in lines if 'Received backup service update' in line]
-            if not told or "'backend_state': True" not in told[-1] or _logged(told[-1]) < since:
+            is_news = bool(told) and _logged(told[-1]) >= self._started()
+            if not is_news or "'backend_state': True" not in told[-1]:
                 return 'the scheduler has not heard that cinder-backup can work'
         return ''
 
