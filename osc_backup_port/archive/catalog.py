@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from osc_backup_port import errors, model, record, spool
 from osc_backup_port.archive import manifest, names, sealed
 from osc_backup_port.archive import store as archive_store
-from osc_backup_port.ceph import naming
+from osc_backup_port.driver import ceph as ceph_driver
 from osc_backup_port.formats import record_file
 
 #: The largest record, and the largest metadata of a volume.  Both have some 2 KiB.
@@ -268,9 +268,9 @@ def check_record(where: str, image: str, size: int, item: record.BackupRecord) -
     :raises DamagedArchive: it is not
     """
     where = f'{where}/{names.RECORD}'
-    if not item.is_ceph or naming.volume_of_image(image) != item.volume_id:
+    if not item.is_ceph or ceph_driver.volume_of_image(image) != item.volume_id:
         raise sealed.damaged(where, f'is of volume {item.volume_id}')
-    if item.base_image and naming.volume_of_image(item.base_image) != item.volume_id:
+    if item.base_image and ceph_driver.volume_of_image(item.base_image) != item.volume_id:
         raise sealed.damaged(where, f'names image {item.base_image}')
     if not item.fits(size):
         raise sealed.damaged(where, f'says {item.size} GiB, and the image has {size} bytes')
@@ -350,12 +350,12 @@ class Chain:
         if backup.id in self._seen:
             raise sealed.forged(folder, 'that backup is there twice')
         self._seen.add(backup.id)
-        if backup.id in self._awaited or naming.backup_of_snapshot(start) == backup.id:
+        if backup.id in self._awaited or ceph_driver.backup_of_snapshot(start) == backup.id:
             raise sealed.forged(
                 folder, f'leads to {increment.to_snap}, which itself or one before it starts from'
             )
         if start is not None and start not in self._points:
-            self._awaited.add(naming.backup_of_snapshot(start) or '')
+            self._awaited.add(ceph_driver.backup_of_snapshot(start) or '')
             raise dangling(folder, start)
         self._points.add(increment.to_snap)
         self.backups.append(backup)

@@ -26,7 +26,7 @@ import typing
 
 from osc_backup_port import errors, model, spool, units
 from osc_backup_port.archive import names, sealed
-from osc_backup_port.ceph import naming
+from osc_backup_port.driver import ceph as ceph_driver
 
 FORMAT = 'osc-backup-port archive'
 VERSION = 1
@@ -318,9 +318,9 @@ def decode_increment(content: bytes, name: str) -> Increment:
         fields.digest('volume_metadata_sha256') if fields.has('volume_metadata_sha256') else None,
         fields.time('created_at'),
     )
-    if naming.backup_of_snapshot(info.to_snap) != info.backup_id:
+    if ceph_driver.backup_of_snapshot(info.to_snap) != info.backup_id:
         raise sealed.forged(name, f'leads to {info.to_snap!r}, which is no snapshot of it')
-    if info.from_snap is not None and naming.backup_of_snapshot(info.from_snap) is None:
+    if info.from_snap is not None and ceph_driver.backup_of_snapshot(info.from_snap) is None:
         raise sealed.forged(name, f'starts from {info.from_snap!r}, a snapshot of no backup')
     return info
 

@@ -19,7 +19,7 @@ it, so that none can climb out of the folder.
 import re
 
 from osc_backup_port import errors
-from osc_backup_port.ceph import naming
+from osc_backup_port.driver import ceph as ceph_driver
 
 ARCHIVE = 'archive.json'
 IMAGE = 'image.json'
@@ -41,7 +41,7 @@ _NOTE = re.compile(
     re.ASCII,
 )
 #: The names of snapshots that an archive takes are those that Cinder gives.
-backup_of_snapshot = naming.backup_of_snapshot
+backup_of_snapshot = ceph_driver.backup_of_snapshot
 _PROOF = re.compile(r'[0-9]{5,9}\.proof\.json', re.ASCII)
 
 

@@ -33,7 +33,8 @@ import uuid
 from typing import Any
 
 from osc_backup_port import documents, errors
-from osc_backup_port.ceph import commands, naming
+from osc_backup_port.ceph import commands
+from osc_backup_port.driver import ceph as ceph_driver
 
 _NAME = 'osc_backup_port'
 _MAY_RENEW, _MUST_RENEW = 1, 2  # LIBRADOS_LOCK_FLAG_...
@@ -63,7 +64,7 @@ class Lease:
         self._ioctx = ioctx
         self._rados = rados
         self._shell = shell
-        self._object = naming.lock_object(image)
+        self._object = ceph_driver.lock_object(image)
         self._image = image
         self._cookie = uuid.uuid4().hex
         self._stop = threading.Event()

@@ -16,7 +16,8 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 from osc_backup_port import errors, model, record
-from osc_backup_port.ceph import commands, naming, pool
+from osc_backup_port.ceph import commands, pool
+from osc_backup_port.driver import ceph as ceph_driver
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,7 +58,8 @@ def locate(
         others = {
             name: _snapshots(where, name)
             for name in (images or where.images)()
-            if name not in found and (naming.parse_image(name) or [None])[0] == backup.volume_id
+            if name not in found
+            and (ceph_driver.parse_image(name) or [None])[0] == backup.volume_id
         }
         matches = _with_snapshot(others, backup)
     there = {name: snapshots for name, snapshots in found.items() if snapshots is not None}
@@ -82,7 +84,7 @@ def _with_snapshot(
         Location(name, snapshot, tuple(_of_backups(snapshots or [])))
         for name, snapshots in found.items()
         for snapshot in snapshots or ()
-        if naming.backup_of_snapshot(snapshot.name) == backup.id
+        if ceph_driver.backup_of_snapshot(snapshot.name) == backup.id
     ]
 
 
@@ -91,8 +93,8 @@ def candidates(backup: record.BackupRecord, parent: record.BackupRecord | None) 
     names = [
         backup.base_image,
         parent.base_image if parent else None,
-        naming.own_image(backup),
-        naming.legacy_image(backup),
+        ceph_driver.own_image(backup),
+        ceph_driver.legacy_image(backup),
     ]
     return list(dict.fromkeys(name for name in names if name))
 
@@ -104,12 +106,12 @@ def _snapshots(where: pool.Pool, name: str) -> list[model.Snapshot] | None:
             found = image.snapshots()
     except errors.NotFound:
         return None
-    odd = [one for one in found if naming.backup_of_odd_snapshot(one.name)]
+    odd = [one for one in found if ceph_driver.backup_of_odd_snapshot(one.name)]
     return [*_of_backups(found), *odd]
 
 
 def _of_backups(snapshots: list[model.Snapshot]) -> list[model.Snapshot]:
-    return [one for one in snapshots if naming.backup_of_snapshot(one.name)]
+    return [one for one in snapshots if ceph_driver.backup_of_snapshot(one.name)]
 
 
 def _is_whole_image(
@@ -122,8 +124,8 @@ def _is_whole_image(
     if snapshots or backup.base_image:
         return False
     if backup.snapshot_id:
-        return name in (naming.own_image(backup), naming.legacy_image(backup))
-    return name == naming.own_image(backup) and backup.parent_id is None
+        return name in (ceph_driver.own_image(backup), ceph_driver.legacy_image(backup))
+    return name == ceph_driver.own_image(backup) and backup.parent_id is None
 
 
 def _ambiguous(
@@ -185,8 +187,8 @@ def _rename_odd(
     """Return what to do if a snapshot has nearly the name of that of this backup."""
     for name, snapshots in there.items():
         for snapshot in snapshots:
-            if naming.backup_of_odd_snapshot(snapshot.name) == backup.id:
-                old, new = f'{name}@{snapshot.name}', f'{name}@{naming.new_snapshot(backup)}'
+            if ceph_driver.backup_of_odd_snapshot(snapshot.name) == backup.id:
+                old, new = f'{name}@{snapshot.name}', f'{name}@{ceph_driver.new_snapshot(backup)}'
                 return (
                     f'Is it {snapshot.name}? Then give it a name with a time in seconds since '
                     f'1970: {where.commands.rbd("snap", "rename", old, new)}'

@@ -17,7 +17,8 @@ import dataclasses
 from typing import Any
 
 from osc_backup_port import errors, model
-from osc_backup_port.ceph import commands, naming
+from osc_backup_port.ceph import commands
+from osc_backup_port.driver import ceph as ceph_driver
 
 #: Images that are looked at, to see how this cloud makes them.
 _SAMPLES = 3
@@ -120,4 +121,4 @@ class Styles:
 
 def neighbours(names: list[str]) -> list[str]:
     """Return the names of some images that Cinder made, among all of a pool."""
-    return [name for name in names if naming.parse_image(name)][:_SAMPLES]
+    return [name for name in names if ceph_driver.parse_image(name)][:_SAMPLES]

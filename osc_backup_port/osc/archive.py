@@ -37,7 +37,7 @@ from osc_backup_port.osc import (
 
 if typing.TYPE_CHECKING:
     from osc_backup_port import progress
-    from osc_backup_port.operations import create_archive
+    from osc_backup_port.moving import create_archive
 
 Columns = tuple[tuple[str, ...], collections.abc.Iterable[tuple[object, ...]]]
 
@@ -79,7 +79,7 @@ class CreateBackupArchive(cloud.CloudCommand, base.ColumnsBesideData, command.Li
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
-        from osc_backup_port.operations import create_archive
+        from osc_backup_port.moving import create_archive
 
         level = _level(parsed_args.compression)
         self.data_on_stdout = parsed_args.archive == archive_place.STREAM
@@ -204,7 +204,7 @@ class ImportBackupArchive(cloud.CloudCommand, command.Lister):
 
     def _import_contents(self, parsed_args: argparse.Namespace) -> Columns:
         """Import what was read of the archive as a whole before; or say what would be done."""
-        from osc_backup_port.operations import import_archive
+        from osc_backup_port.moving import import_archive
 
         cinder = self.cinder()
         contents = archive_place.read_catalog(parsed_args.archive)
@@ -232,7 +232,7 @@ class ImportBackupArchive(cloud.CloudCommand, command.Lister):
         return self._tell(planned.steps, planned.findings(), parsed_args.dry_run, is_started)
 
     def _import_stream(self, parsed_args: argparse.Namespace) -> Columns:
-        from osc_backup_port.operations import import_stream
+        from osc_backup_port.moving import import_stream
 
         steps: list[typing.Any] = []
         found: list[errors.PortError] = []

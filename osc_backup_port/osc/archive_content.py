@@ -214,7 +214,7 @@ class VerifyBackupArchive(cloud.CloudCommand, command.Lister):
     def _expected(self, places: collections.abc.Sequence[str]) -> set[str]:
         """Return the ids of the backups that have to be there."""
         from osc_backup_port import record_rules
-        from osc_backup_port.operations import read_records
+        from osc_backup_port.records import read_records
 
         ids: set[str] = set()
         for place in places:
@@ -230,7 +230,7 @@ class VerifyBackupArchive(cloud.CloudCommand, command.Lister):
         self, parsed_args: argparse.Namespace, shown: typing.Any, expected: set[str]
     ) -> collections.abc.Iterator[typing.Any]:
         from osc_backup_port.archive import catalog
-        from osc_backup_port.operations import verify_archive
+        from osc_backup_port.moving import verify_archive
 
         if parsed_args.archive == archive_place.STREAM:
             if parsed_args.quick or parsed_args.against_cluster:
@@ -284,7 +284,7 @@ class ExtractBackupArchive(cloud.CloudCommand, command.ShowOne):
 
     def take_action(self, parsed_args: argparse.Namespace) -> typing.Any:
         from osc_backup_port.archive import catalog
-        from osc_backup_port.operations import extract_archive, image_info
+        from osc_backup_port.moving import extract_archive, image_info
 
         base.refuse_to_overwrite(parsed_args.file)
         base.check_folder(parsed_args.file)

@@ -49,7 +49,7 @@ class ContinueBackup(cloud.CloudCommand, command.ShowOne):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
         from osc_backup_port.ceph import cluster
-        from osc_backup_port.operations import continue_chain
+        from osc_backup_port.moving import continue_chain
 
         cinder = self.cinder()
         backup_id = cinder.find(parsed_args.backup).id

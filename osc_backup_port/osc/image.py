@@ -35,7 +35,7 @@ from osc_backup_port.osc import (
 if typing.TYPE_CHECKING:
     from osc_backup_port import progress, record
     from osc_backup_port.cinder import backups
-    from osc_backup_port.operations import export_image, image_info, import_image
+    from osc_backup_port.moving import export_image, image_info, import_image
 
 _FORMATS = ('raw', 'rbd', 'rbd-diff')
 
@@ -121,7 +121,7 @@ class ExportBackupImage(base.ColumnsBesideData, _ImageCommand):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
         from osc_backup_port.formats import stream
-        from osc_backup_port.operations import export_image, volume_metadata
+        from osc_backup_port.moving import export_image, volume_metadata
 
         self.data_on_stdout = parsed_args.file is None
         _check_export_options(parsed_args)
@@ -171,7 +171,7 @@ def _check_export_options(parsed_args: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def _output(path: pathlib.Path | None) -> 'collections.abc.Iterator[image_info.Output]':
-    from osc_backup_port.operations import image_info
+    from osc_backup_port.moving import image_info
 
     try:
         if path is None:
@@ -187,7 +187,7 @@ def _output(path: pathlib.Path | None) -> 'collections.abc.Iterator[image_info.O
 
 
 def _metadata_path(parsed_args: argparse.Namespace, backup_id: str) -> pathlib.Path | None:
-    from osc_backup_port.operations import volume_metadata
+    from osc_backup_port.moving import volume_metadata
 
     if parsed_args.volume_metadata is not None:
         return typing.cast(pathlib.Path, parsed_args.volume_metadata)
@@ -291,7 +291,7 @@ class ImportBackupImage(_ImageCommand):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
-        from osc_backup_port.operations import import_image
+        from osc_backup_port.moving import import_image
 
         backup, parent = self._record(parsed_args)
         if parsed_args.dry_run:
@@ -314,7 +314,7 @@ class ImportBackupImage(_ImageCommand):
         backup: 'record.BackupRecord',
         parent: 'record.BackupRecord | None',
     ) -> Columns:
-        from osc_backup_port.operations import import_image
+        from osc_backup_port.moving import import_image
 
         with (
             self.open_pool(parsed_args, backup) as pool,
@@ -342,7 +342,7 @@ class ImportBackupImage(_ImageCommand):
             cinder = self.cinder()
             backup = cinder.export_record(cinder.find(parsed_args.backup).id)
             return backup, _parent(cinder, backup)
-        from osc_backup_port.operations import read_records
+        from osc_backup_port.records import read_records
 
         found = read_records.read_file(str(parsed_args.metadata))
         if len(found) != 1:
@@ -361,7 +361,7 @@ def _recognise(
     shown: 'progress.Progress',
 ) -> 'import_image.Source':
     from osc_backup_port.formats import incoming, stream
-    from osc_backup_port.operations import import_image
+    from osc_backup_port.moving import import_image
 
     reader = stream.Reader(
         source, str(parsed_args.file or 'stdin'), parsed_args.checksum is not False
@@ -384,7 +384,7 @@ def _input(path: pathlib.Path | None) -> collections.abc.Iterator[io.RawIOBase]:
 
 
 def _import_options(parsed_args: argparse.Namespace, backup_id: str) -> 'import_image.Options':
-    from osc_backup_port.operations import image_info, import_image
+    from osc_backup_port.moving import image_info, import_image
 
     metadata = _read_volume_metadata(parsed_args, backup_id)
     path = parsed_args.file
@@ -401,7 +401,7 @@ def _import_options(parsed_args: argparse.Namespace, backup_id: str) -> 'import_
 
 
 def _read_volume_metadata(parsed_args: argparse.Namespace, backup_id: str) -> bytes | None:
-    from osc_backup_port.operations import volume_metadata
+    from osc_backup_port.moving import volume_metadata
 
     if parsed_args.volume_metadata is not None:
         return volume_metadata.read_file(parsed_args.volume_metadata, required=True)

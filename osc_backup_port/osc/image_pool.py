@@ -42,7 +42,7 @@ class _PoolCommand(cloud.CloudCommand, command.Lister):
     ) -> collections.abc.Iterator[typing.Any]:
         """Open the pool that is named, or else the one that all backups lie in."""
         from osc_backup_port.ceph import cluster
-        from osc_backup_port.operations import known_backups
+        from osc_backup_port.doctor import known_backups
 
         name = parsed_args.ceph_pool or self.cloud.get('backup_ceph_pool')
         name = name or known_backups.pool_of(backups)
@@ -83,7 +83,7 @@ class ListBackupImages(_PoolCommand):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
-        from osc_backup_port.operations import known_backups, list_images
+        from osc_backup_port.doctor import known_backups, list_images
 
         backups = known_backups.list_all(self.cinder())
         with self._pool(parsed_args, backups) as pool:
@@ -111,7 +111,7 @@ class ListBackupImages(_PoolCommand):
     def produce_output(
         self, parsed_args: argparse.Namespace, column_names: typing.Any, data: typing.Any
     ) -> int:
-        from osc_backup_port.operations import list_images
+        from osc_backup_port.doctor import list_images
 
         if parsed_args.formatter != 'table':
             return int(super().produce_output(parsed_args, column_names, data))
@@ -180,7 +180,7 @@ class CheckBackupImages(_PoolCommand):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
-        from osc_backup_port.operations import check_image, findings, known_backups, pool_scan
+        from osc_backup_port.doctor import check_image, findings, known_backups, pool_scan
 
         _check_options(parsed_args)
         options = pool_scan.Options(
@@ -203,7 +203,7 @@ class CheckBackupImages(_PoolCommand):
     def _fix(
         self, parsed_args: argparse.Namespace, pool: typing.Any, cinder: typing.Any
     ) -> Columns:
-        from osc_backup_port.operations import fix_image
+        from osc_backup_port.doctor import fix_image
 
         rows = []
         failures = []
@@ -236,7 +236,7 @@ class CheckBackupImages(_PoolCommand):
 
 
 def _check_options(parsed_args: argparse.Namespace) -> None:
-    from osc_backup_port.operations import fix_image
+    from osc_backup_port.doctor import fix_image
 
     if not parsed_args.fix:
         if parsed_args.dry_run or parsed_args.keep:

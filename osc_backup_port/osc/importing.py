@@ -20,7 +20,7 @@ import typing
 if typing.TYPE_CHECKING:
     from osc_backup_port.ceph import commands
     from osc_backup_port.cinder import backups
-    from osc_backup_port.operations import import_metadata, rewriting
+    from osc_backup_port.records import import_records, rewriting
 
 
 LOG = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def options(
     allow_foreign_image: bool = False,
     source: 'backups.BackupService | None' = None,
     shell: 'commands.Commands | None' = None,
-) -> 'import_metadata.Options':
+) -> 'import_records.Options':
     """Return how to import.
 
     :param cinder: of the cloud that the backups go to
@@ -83,12 +83,12 @@ def options(
     :raises errors.NotFound: the volume that they are to be of is not there
     """
     from osc_backup_port.ceph import commands
-    from osc_backup_port.operations import import_metadata, map_file, placement
+    from osc_backup_port.records import import_records, map_file, placement
 
     volume = None
     if parsed_args.for_volume:
         volume = cinder.get_volume(cinder.find_volume(parsed_args.for_volume).id)
-    return import_metadata.Options(
+    return import_records.Options(
         wait=wait,
         timeout=parsed_args.timeout,
         replace_failed=parsed_args.replace_failed,
@@ -143,7 +143,7 @@ def changes(
     wide_characters: str = 'refuse',
 ) -> 'rewriting.Rewriting':
     """Return what is changed on the way in."""
-    from osc_backup_port.operations import map_file, rewriting
+    from osc_backup_port.records import map_file, rewriting
 
     return rewriting.Rewriting(
         pool,

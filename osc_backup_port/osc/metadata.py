@@ -63,21 +63,21 @@ class ExportBackupMetadata(cloud.CloudCommand, command.Lister):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
-        from osc_backup_port.operations import export_metadata
+        from osc_backup_port.records import export_records
 
-        options = export_metadata.Options(
+        options = export_records.Options(
             selecting.wanted(parsed_args),
             file=pathlib.Path(parsed_args.file) if parsed_args.file else None,
             directory=pathlib.Path(parsed_args.directory) if parsed_args.directory else None,
         )
         options.check()
         cinder = self.cinder()
-        plan = export_metadata.plan(cinder, options)
+        plan = export_records.plan(cinder, options)
         self._record = None
         if not options.file and not options.directory:
             self._record = cinder.export_record(plan.results[0].backup.id)
             return _HEADINGS, ()
-        results = export_metadata.run(cinder, plan, options)
+        results = export_records.run(cinder, plan, options)
         failed: list[tuple[str | None, errors.PortError]] = [
             (None, error) for error in plan.failures
         ]
@@ -158,7 +158,7 @@ class ImportBackupMetadata(cloud.CloudCommand, command.Lister):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
-        from osc_backup_port.operations import import_metadata, read_records
+        from osc_backup_port.records import import_records, read_records
 
         records = read_records.read_files(parsed_args.files)
         pool = parsed_args.ceph_pool or self.cloud.get('backup_ceph_pool')
@@ -171,11 +171,11 @@ class ImportBackupMetadata(cloud.CloudCommand, command.Lister):
             parsed_args.allow_foreign_image,
             shell=ceph_options.settings_of(self.cloud).commands(pool),
         )
-        plan = import_metadata.plan(cinder, records, options)
+        plan = import_records.plan(cinder, records, options)
         for note in plan.notes:
             LOG.warning('%s', note)
         if not plan.obstacles and not parsed_args.dry_run:
-            import_metadata.run(plan, options)
+            import_records.run(plan, options)
         steps = plan.steps
         failed: list[tuple[str | None, errors.PortError]] = [
             (step.record.id, step.error) for step in steps if step.error
@@ -233,7 +233,7 @@ class ShowBackupMetadata(cloud.CloudCommand, command.ShowOne):
         return tuple(found.fields), tuple(map(_column, found.fields.values()))
 
     def _find(self, source: str) -> 'record.BackupRecord':
-        from osc_backup_port.operations import read_records
+        from osc_backup_port.records import read_records
 
         if source == read_records.STDIN or os.path.exists(source):
             records = read_records.read_file(source)

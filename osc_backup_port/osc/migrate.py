@@ -32,7 +32,7 @@ from osc_backup_port.osc import (
 )
 
 if typing.TYPE_CHECKING:
-    from osc_backup_port.operations import migrate
+    from osc_backup_port.moving import migrate
 
 Columns = tuple[tuple[str, ...], collections.abc.Iterable[tuple[object, ...]]]
 
@@ -71,7 +71,7 @@ class MigrateBackup(cloud.CloudCommand, command.Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
         from osc_backup_port.ceph import cluster
-        from osc_backup_port.operations import migrate
+        from osc_backup_port.moving import migrate
 
         wanted = selecting.wanted(parsed_args)
         other = target.find(parsed_args, self.app)

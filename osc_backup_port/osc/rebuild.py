@@ -54,7 +54,7 @@ class RebuildBackupMetadata(cloud.CloudCommand, command.Lister):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
-        from osc_backup_port.operations import rebuild_metadata
+        from osc_backup_port.doctor import rebuild_metadata
 
         # No Cinder: that may well be what is broken.
         with self.open_pool(parsed_args) as pool:

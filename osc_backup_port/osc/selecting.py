@@ -19,7 +19,8 @@ from osc_backup_port import errors
 from osc_backup_port.osc import failures
 
 if typing.TYPE_CHECKING:
-    from osc_backup_port.operations import chains, selection
+    from osc_backup_port.moving import chains
+    from osc_backup_port.records import selection
 
     class Cinder(selection.Cinder, chains.Cinder, typing.Protocol):
         """What this needs of the Block Storage service."""
@@ -50,7 +51,7 @@ def wanted(parsed_args: argparse.Namespace) -> 'selection.Selection':
 
     :raises InvalidInput: the options do not go together
     """
-    from osc_backup_port.operations import selection
+    from osc_backup_port.records import selection
 
     asked = selection.Selection(
         parsed_args.backups, parsed_args.volume, parsed_args.all, parsed_args.all_projects
@@ -69,7 +70,8 @@ def read_records(
     :param single: without the records of those that they descend from
     :raises PortError: none of them can be had
     """
-    from osc_backup_port.operations import chains, selection
+    from osc_backup_port.moving import chains
+    from osc_backup_port.records import selection
 
     found = selection.select(cinder, asked)
     chosen = [

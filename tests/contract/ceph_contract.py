@@ -26,7 +26,8 @@ from typing import Any, Protocol
 import pytest
 
 from osc_backup_port import errors, model, units
-from osc_backup_port.ceph import lease, naming, pool
+from osc_backup_port.ceph import lease, pool
+from osc_backup_port.driver import ceph as ceph_driver
 from osc_backup_port.transfer import differing, limits, reading, writing
 
 SIZE = 20 * units.MIB
@@ -141,7 +142,7 @@ class CephContract:
         assert -5 < age < 5
         where.remove_object(name)
         with where.lock(f'{ceph.prefix}locked'):
-            lock = naming.lock_object(f'{ceph.prefix}locked')
+            lock = ceph_driver.lock_object(f'{ceph.prefix}locked')
             assert where.object_age(lock) is not None
         assert where.object_age(lock) is None
 
@@ -710,7 +711,7 @@ class CephContract:
         monkeypatch.setattr(lease, 'DURATION', 3)
         where, name = ceph.pool(), f'{ceph.prefix}image'
         with where.lock(name) as held:
-            ceph.connect()[0].remove_object(naming.lock_object(name))
+            ceph.connect()[0].remove_object(ceph_driver.lock_object(name))
             deadline = time.monotonic() + 2
             while not held.is_lost and time.monotonic() < deadline:
                 time.sleep(0.1)

@@ -20,21 +20,15 @@ import zstandard
 
 from osc_backup_port import errors, progress
 from osc_backup_port.archive import catalog, store, tar_stream
-from osc_backup_port.operations import chains as pool_chains
-from osc_backup_port.operations import (
-    create_archive,
-    import_archive,
-    import_metadata,
-    import_stream,
-    rewriting,
-    verify_archive,
-)
+from osc_backup_port.moving import chains as pool_chains
+from osc_backup_port.moving import create_archive, import_archive, import_stream, verify_archive
+from osc_backup_port.records import import_records, rewriting
 from tests.fakes import ceph as fake_ceph
 from tests.unit import chains
 from tests.unit.fake_cinder import FakeCinder
 
 SILENT = progress.Silent()
-OPTIONS = import_metadata.Options(changes=rewriting.Rewriting('backups'))
+OPTIONS = import_records.Options(changes=rewriting.Rewriting('backups'))
 META = b'{"version": 2, "volume-base-metadata": {}}'
 
 

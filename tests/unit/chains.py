@@ -18,9 +18,9 @@ import os
 from typing import Any
 
 from osc_backup_port import model, progress, record, units
-from osc_backup_port.ceph import naming
+from osc_backup_port.driver import ceph as ceph_driver
 from osc_backup_port.formats import stream
-from osc_backup_port.operations import export_image, import_image
+from osc_backup_port.moving import export_image, import_image
 from osc_backup_port.transfer import limits
 from tests.fakes import ceph as fake_ceph
 from tests.fakes import rbd
@@ -51,7 +51,7 @@ def backup(number: int = 0, **changes: Any) -> record.BackupRecord:
 
 
 def snapshot(number: int) -> str:
-    return naming.new_snapshot(backup(number))
+    return ceph_driver.new_snapshot(backup(number))
 
 
 @dataclasses.dataclass

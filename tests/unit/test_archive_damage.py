@@ -28,7 +28,7 @@ import zstandard
 from osc_backup_port import errors, model
 from osc_backup_port.archive import catalog, increments, sealed, store, tar_stream
 from osc_backup_port.formats import rbd_diff
-from osc_backup_port.operations import verify_archive
+from osc_backup_port.moving import verify_archive
 from tests.fakes import ceph as fake_ceph
 from tests.unit import archives, chains
 from tests.unit.chains import BASE, IDS

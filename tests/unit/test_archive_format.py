@@ -19,7 +19,7 @@ import textwrap
 
 from osc_backup_port import model
 from osc_backup_port.archive import manifest, store
-from osc_backup_port.operations import verify_archive
+from osc_backup_port.moving import verify_archive
 from tests.unit import archives
 
 PAGE = pathlib.Path(__file__).parents[2] / 'doc/source/reference/archive-format.rst'

@@ -21,7 +21,7 @@ import pytest
 
 from osc_backup_port import errors, model
 from osc_backup_port.archive import manifest, store
-from osc_backup_port.operations import image_session, verify_archive
+from osc_backup_port.moving import image_session, verify_archive
 from osc_backup_port.transfer import writing
 from tests.fakes import ceph as fake_ceph
 from tests.fakes import rbd
@@ -33,7 +33,7 @@ from tests.unit.fake_cinder import FakeCinder
 @pytest.fixture(autouse=True)
 def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr('osc_backup_port.archive.manifest.SEGMENT_SIZE', 100_000)
-    monkeypatch.setattr('osc_backup_port.operations.import_archive._PART', 2)
+    monkeypatch.setattr('osc_backup_port.moving.import_archive._PART', 2)
 
 
 @pytest.fixture
@@ -236,7 +236,7 @@ def test_a_part_that_a_dead_run_still_has_open_is_waited_for(
             target.forget_clients()
 
     rbd.Image(target.connect(), part)
-    monkeypatch.setattr('osc_backup_port.operations.chain_writer.time.sleep', sleep)
+    monkeypatch.setattr('osc_backup_port.moving.chain_writer.time.sleep', sleep)
     archives.import_(FakeCinder(), target, where)
     assert len(waited) == 3
     assert list(archives.contents(target).values()) == chain.contents

@@ -21,7 +21,7 @@ import zstandard
 from osc_backup_port import errors
 from osc_backup_port.archive import catalog, remote_store, segments, store
 from osc_backup_port.formats import incoming, rbd_diff, stream
-from osc_backup_port.operations import extract_archive, verify_archive
+from osc_backup_port.moving import extract_archive, verify_archive
 from tests.fakes import ceph as fake_ceph
 from tests.fakes import rbd
 from tests.unit import archives, chains, streams

@@ -26,7 +26,7 @@ import pytest
 from osc_backup_port import errors, units
 from osc_backup_port.archive import catalog, remote_store, sealed, store, tar_stream
 from osc_backup_port.formats import record_file
-from osc_backup_port.operations import verify_archive
+from osc_backup_port.moving import verify_archive
 from tests.fakes import ceph as fake_ceph
 from tests.unit import archives, chains
 from tests.unit.chains import BASE, IDS

@@ -22,7 +22,7 @@ import zstandard
 
 from osc_backup_port import errors
 from osc_backup_port.archive import store
-from osc_backup_port.operations import archive_segments, verify_archive
+from osc_backup_port.moving import archive_segments, verify_archive
 from tests.fakes import ceph as fake_ceph
 from tests.unit import archives, chains
 from tests.unit.chains import BASE, IDS

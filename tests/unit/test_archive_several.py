@@ -23,7 +23,7 @@ import pytest
 
 from osc_backup_port import errors, model
 from osc_backup_port.archive import catalog, sealed, store, tar_stream
-from osc_backup_port.operations import import_archive, verify_archive
+from osc_backup_port.moving import import_archive, verify_archive
 from tests.fakes import ceph as fake_ceph
 from tests.unit import archives, chains
 from tests.unit.chains import BASE, IDS

@@ -21,7 +21,7 @@ import pytest
 
 from osc_backup_port import errors
 from osc_backup_port.archive import store
-from osc_backup_port.operations import image_session, import_archive
+from osc_backup_port.moving import image_session, import_archive
 from tests.fakes import ceph as fake_ceph
 from tests.fakes import rbd
 from tests.unit import archives, chains

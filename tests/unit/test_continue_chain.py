@@ -18,9 +18,9 @@ import dataclasses
 import pytest
 
 from osc_backup_port import errors, progress
-from osc_backup_port.ceph import naming
 from osc_backup_port.cinder import resources
-from osc_backup_port.operations import continue_chain
+from osc_backup_port.driver import ceph as ceph_driver
+from osc_backup_port.moving import continue_chain
 from tests.fakes import ceph as fake_ceph
 from tests.unit import chains
 from tests.unit.fake_cinder import FakeCinder
@@ -80,11 +80,11 @@ def test_a_run_that_was_killed_while_it_compared(
         seen.extend(cloud.snapshots())
 
     with monkeypatch.context() as patch:
-        patch.setattr('osc_backup_port.operations.compare_images.compare', compare)
+        patch.setattr('osc_backup_port.ceph.compare_images.compare', compare)
         cloud.go_on()
     assert len(seen) == 1
-    assert naming.backup_of_snapshot(seen[0]) is None
-    assert naming.backup_of_odd_snapshot(seen[0]) is None
+    assert ceph_driver.backup_of_snapshot(seen[0]) is None
+    assert ceph_driver.backup_of_odd_snapshot(seen[0]) is None
     with cloud.volumes.pool().open(IMAGE, writable=True) as image:
         image.rename_snapshot(chains.snapshot(2), seen[0])
     assert cloud.go_on().state == continue_chain.MADE
@@ -155,7 +155,7 @@ def test_an_image_that_an_import_writes_to(cloud: Cloud, monkeypatch: pytest.Mon
 def test_an_image_that_a_backup_is_written_to(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr('osc_backup_port.operations.chain_writer.WATCH_TIMEOUT', 0)
+    monkeypatch.setattr('osc_backup_port.moving.chain_writer.WATCH_TIMEOUT', 0)
     with (
         cloud.backups.pool().open(chains.BASE, writable=True),
         pytest.raises(errors.Conflict, match='is being written'),

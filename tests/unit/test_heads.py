@@ -15,7 +15,7 @@
 import pytest
 
 from osc_backup_port import units
-from osc_backup_port.operations import heads
+from osc_backup_port.ceph import heads
 from tests.fakes import ceph as fake_ceph
 from tests.unit import chains
 

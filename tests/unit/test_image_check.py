@@ -23,14 +23,8 @@ import pytest
 from osc_backup_port import errors, units
 from osc_backup_port.ceph import pool
 from osc_backup_port.cinder import resources
-from osc_backup_port.operations import (
-    check_image,
-    findings,
-    fix_image,
-    known_backups,
-    pool_scan,
-)
-from osc_backup_port.operations.pool_scan import Image, Leftover, Scan, Snapshot, VolumeMetadata
+from osc_backup_port.doctor import check_image, findings, fix_image, known_backups, pool_scan
+from osc_backup_port.doctor.pool_scan import Image, Leftover, Scan, Snapshot, VolumeMetadata
 from osc_backup_port.record import BackupRecord
 from tests.unit import records
 from tests.unit.records import ID, OTHER_ID, THIRD_ID, VOLUME_ID

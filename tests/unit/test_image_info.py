@@ -23,7 +23,7 @@ import pytest
 
 from osc_backup_port import errors
 from osc_backup_port.formats import stream
-from osc_backup_port.operations import image_info
+from osc_backup_port.moving import image_info
 from tests.unit import chains
 from tests.unit.chains import IDS
 from tests.unit.streams import as_file

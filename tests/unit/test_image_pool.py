@@ -19,8 +19,7 @@ import typing
 import pytest
 
 from osc_backup_port import errors, model, units
-from osc_backup_port.ceph import naming
-from osc_backup_port.operations import (
+from osc_backup_port.doctor import (
     check_image,
     findings,
     fix_image,
@@ -28,6 +27,7 @@ from osc_backup_port.operations import (
     list_images,
     pool_scan,
 )
+from osc_backup_port.driver import ceph as ceph_driver
 from tests.fakes import ceph as fake_ceph
 from tests.fakes import rbd
 from tests.unit import records
@@ -54,7 +54,7 @@ def make_image(cluster: fake_ceph.Cluster, name: str, *snapshots: str) -> None:
 
 def put_metadata(cluster: fake_ceph.Cluster, backup_id: str, **values: typing.Any) -> bytes:
     content = json.dumps({'version': 2, 'volume-base-metadata': values}).encode()
-    cluster.pool().write_object(naming.metadata_object(backup_id), content)
+    cluster.pool().write_object(ceph_driver.metadata_object(backup_id), content)
     return content
 
 
@@ -116,7 +116,7 @@ class TestScan:
 
     def test_metadata_that_cannot_be_read(self, cluster: fake_ceph.Cluster) -> None:
         for content in (b'', b'[]', b'{"volume-base-metadata": 7}', b'\xff'):
-            cluster.pool().write_object(naming.metadata_object(ID), content)
+            cluster.pool().write_object(ceph_driver.metadata_object(ID), content)
             assert scan(cluster).metadata[ID].volume_id is None
 
     def test_without_the_list_of_objects(self, cluster: fake_ceph.Cluster) -> None:
@@ -319,7 +319,7 @@ class TestFix:
         content = put_metadata(cluster, OTHER_ID, id=VOLUME_ID)
         found = fix_image.plan(check(cluster, FakeCinder()), 'orphan-metadata')
         (told,) = [fix_image.run(cluster.pool(), FakeCinder(), one, tmp_path) for one in found]
-        name = naming.metadata_object(OTHER_ID)
+        name = ceph_driver.metadata_object(OTHER_ID)
         command = cluster.pool().commands.rados('put', name, str(tmp_path / name))
         assert told == f'{name}: removed; back with: {command}'
         assert (tmp_path / name).read_bytes() == content
@@ -332,17 +332,17 @@ class TestFix:
         (one,) = check(cluster, FakeCinder())
         with pytest.raises(errors.Conflict, match='by now'):
             fix_image.run(cluster.pool(), known(ID), one, tmp_path)
-        assert naming.metadata_object(ID) in cluster.objects
+        assert ceph_driver.metadata_object(ID) in cluster.objects
 
     def test_a_file_is_not_replaced(
         self, cluster: fake_ceph.Cluster, tmp_path: pathlib.Path
     ) -> None:
         put_metadata(cluster, ID, id=VOLUME_ID)
         (one,) = check(cluster, FakeCinder())
-        (tmp_path / naming.metadata_object(ID)).write_text('other')
+        (tmp_path / ceph_driver.metadata_object(ID)).write_text('other')
         with pytest.raises(errors.Conflict, match='is there already'):
             fix_image.run(cluster.pool(), FakeCinder(), one, tmp_path)
-        assert naming.metadata_object(ID) in cluster.objects
+        assert ceph_driver.metadata_object(ID) in cluster.objects
 
     def test_a_dead_import(self, cluster: fake_ceph.Cluster) -> None:
         make_image(cluster, f'{OWN}.part')
@@ -354,7 +354,7 @@ class TestFix:
     def test_a_dead_import_into_a_chain(self, cluster: fake_ceph.Cluster) -> None:
         make_image(cluster, OWN, point(ID))
         cluster.images[OWN].content.write(0, b'y' * 4096)
-        lock = naming.lock_object(OWN)
+        lock = ceph_driver.lock_object(OWN)
         cluster.objects[lock] = b''
         cluster.changed[lock] = 0
         (one,) = fix_image.plan(check(cluster, known(ID)), 'partial-import')

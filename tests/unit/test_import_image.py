@@ -22,9 +22,10 @@ from typing import Any
 import pytest
 
 from osc_backup_port import errors, model, units
-from osc_backup_port.ceph import lease, naming
+from osc_backup_port.ceph import lease
+from osc_backup_port.driver import ceph as ceph_driver
 from osc_backup_port.formats import rbd_diff, rbd_export
-from osc_backup_port.operations import chain_writer, image_info, import_image
+from osc_backup_port.moving import chain_writer, image_info, import_image
 from tests.fakes import ceph as fake_ceph
 from tests.fakes import rbd
 from tests.unit import chains
@@ -32,7 +33,7 @@ from tests.unit.chains import BASE, IDS, SIZE
 from tests.unit.records import make_record
 
 FORMATS = ['raw', 'rbd', 'rbd-diff']
-PART = naming.temporary_image(BASE)
+PART = ceph_driver.temporary_image(BASE)
 META = f'backup.{IDS[0]}.meta'
 
 
@@ -534,7 +535,7 @@ def test_where_cinder_looks_for_it(changes: dict[str, Any], parent: Any, name: s
         'OWN': f'volume-{chains.VOLUME}.backup.{IDS[1]}',
     }
 
-    assert import_image.target_image(wanted, parent) == names.get(name, name)
+    assert ceph_driver.target_image(wanted, parent) == names.get(name, name)
 
 
 @pytest.mark.parametrize('key', [('raw', 0), ('rbd-diff', 0), ('rbd', 2)], ids=str)

@@ -22,7 +22,8 @@ import pytest
 
 import osc_backup_port
 from osc_backup_port import errors
-from osc_backup_port.ceph import naming, pool
+from osc_backup_port.ceph import pool
+from osc_backup_port.driver import ceph as ceph_driver
 from tests.fakes import ceph as fake_ceph
 from tests.unit import chains
 
@@ -104,7 +105,7 @@ def test_a_signal_at_any_line(
         found = cluster.dump()
         if unclosed:
             assert signal.place.startswith('ceph/'), signal.place
-            found['images'].pop(naming.temporary_image(chains.BASE))
+            found['images'].pop(ceph_driver.temporary_image(chains.BASE))
         elif not signal.place.startswith(('ceph/lease.py', 'ceph/pool.py')):
             # While the lock is given back its object may stay: empty, and free soon.
             locks += [name for name in found['objects'] if 'lock' in name]

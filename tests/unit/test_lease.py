@@ -19,11 +19,12 @@ import threading
 import pytest
 
 from osc_backup_port import errors
-from osc_backup_port.ceph import commands, lease, naming
+from osc_backup_port.ceph import commands, lease
+from osc_backup_port.driver import ceph as ceph_driver
 from tests.fakes import ceph as fake_ceph
 
 IMAGE = 'volume-1.backup.base'
-LOCK = naming.lock_object(IMAGE)
+LOCK = ceph_driver.lock_object(IMAGE)
 
 
 def leave_a_lock(cluster: fake_ceph.Cluster) -> str:

@@ -16,7 +16,7 @@ import pathlib
 import pytest
 
 from osc_backup_port import errors
-from osc_backup_port.operations import map_file
+from osc_backup_port.records import map_file
 
 
 def read(path: pathlib.Path) -> dict[str, str] | None:

@@ -38,7 +38,8 @@ import zstandard
 from osc_backup_port import model, progress
 from osc_backup_port.archive import catalog, manifest, names, store, tar_stream
 from osc_backup_port.formats import rbd_diff, record_file
-from osc_backup_port.operations import import_archive, import_metadata, verify_archive
+from osc_backup_port.moving import import_archive, verify_archive
+from osc_backup_port.records import import_records
 from tests.fakes import ceph as fake_ceph
 from tests.unit import chains, fake_cinder, peak_memory
 from tests.unit.chains import BASE, IDS
@@ -100,7 +101,7 @@ TELL_MANY = """
 print(len({backup.record.backup_url for backup in contents.backups()}))
 print(sum(len(backup.increment.segments) for backup in contents.backups()))
 cinder, pool = fake_cinder.FakeCinder(), fake_ceph.Cluster().pool()
-planned = import_archive.plan(cinder, pool, contents, [], import_metadata.Options())
+planned = import_archive.plan(cinder, pool, contents, [], import_records.Options())
 print(*planned.findings() or [len(planned.records.steps)])
 print(peak_memory.mebibytes())
 """

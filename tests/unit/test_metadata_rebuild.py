@@ -21,10 +21,10 @@ import pytest
 
 from osc_backup_port import errors, units
 from osc_backup_port.cinder import resources
+from osc_backup_port.doctor import check_image, known_backups, rebuild_metadata
+from osc_backup_port.doctor.pool_scan import Image, Scan, Snapshot, VolumeMetadata
+from osc_backup_port.doctor.rebuild_records import Rebuilt, Skipped, rebuild
 from osc_backup_port.formats import record_file
-from osc_backup_port.operations import check_image, known_backups, rebuild_metadata
-from osc_backup_port.operations.pool_scan import Image, Scan, Snapshot, VolumeMetadata
-from osc_backup_port.operations.rebuild_records import Rebuilt, Skipped, rebuild
 from tests.fakes import ceph as fake_ceph
 from tests.fakes import rbd
 from tests.unit import test_image_pool

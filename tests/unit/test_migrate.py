@@ -18,13 +18,14 @@ import json
 import pytest
 
 from osc_backup_port import errors, model, progress
-from osc_backup_port.operations import chains as pool_chains
-from osc_backup_port.operations import image_session, import_metadata, migrate, rewriting
+from osc_backup_port.moving import chains as pool_chains
+from osc_backup_port.moving import image_session, migrate
+from osc_backup_port.records import import_records, rewriting
 from tests.fakes import ceph as fake_ceph
 from tests.unit import archives, chains
 from tests.unit.fake_cinder import FakeCinder
 
-OPTIONS = import_metadata.Options(changes=rewriting.Rewriting('backups'))
+OPTIONS = import_records.Options(changes=rewriting.Rewriting('backups'))
 
 
 class Clouds:
@@ -206,7 +207,7 @@ def test_metadata_that_cannot_be_stored(clouds: Clouds, monkeypatch: pytest.Monk
     both = migrate.Clouds(clouds.source.pool(), clouds.target.pool(), clouds.target_cinder)
     records = pool_chains.read_records(clouds.source_cinder, [chains.IDS[0]], False)
     planned = migrate.plan(clouds.source_cinder, both, records, False, OPTIONS)
-    monkeypatch.setattr('osc_backup_port.operations.volume_metadata.store', store)
+    monkeypatch.setattr('osc_backup_port.moving.volume_metadata.store', store)
     migrate.run(both, planned, OPTIONS, False, progress.Silent())
     (step,) = planned.steps
     assert 'has reached its quota' in str(step.error)
@@ -272,7 +273,7 @@ def test_keys_are_mapped_in_the_metadata_too(clouds: Clouds) -> None:
     both = migrate.Clouds(clouds.source.pool(), clouds.target.pool(), clouds.target_cinder)
     records = pool_chains.read_records(clouds.source_cinder, [chains.IDS[0]], False)
     changes = rewriting.Rewriting('backups', keys={'old': 'new'})
-    options = import_metadata.Options(changes=changes)
+    options = import_records.Options(changes=changes)
     for _again in range(2):
         planned = migrate.plan(clouds.source_cinder, both, records, False, options)
         assert not planned.findings()

@@ -15,7 +15,7 @@
 import pytest
 
 from osc_backup_port import errors, model, units
-from osc_backup_port.operations import preflight
+from osc_backup_port.moving import target_pool
 from tests.fakes import ceph as fake_ceph
 
 VOLUME = '5172626d-c23c-4563-8493-f34e86758634'
@@ -87,17 +87,17 @@ def test_room_is_looked_for_where_the_data_goes(cluster: fake_ceph.Cluster) -> N
     cluster.pool(data_pool='more').create(OTHER, model.ImageLayout(units.GIB))
     pool = cluster.pool(data_pool='data')
 
-    assert preflight.check_space(pool, {NEW: units.GIB, OTHER: units.GIB}) == []
-    [error] = preflight.check_space(pool, {NEW: units.GIB + 1, OTHER: units.GIB})
+    assert target_pool.check_space(pool, {NEW: units.GIB, OTHER: units.GIB}) == []
+    [error] = target_pool.check_space(pool, {NEW: units.GIB + 1, OTHER: units.GIB})
     assert 'Data pool data: has room for 1.0 GiB' in str(error)
-    [error] = preflight.check_space(pool, {NEW: 0, OTHER: 2 * units.GIB})
+    [error] = target_pool.check_space(pool, {NEW: 0, OTHER: 2 * units.GIB})
     assert 'Data pool more' in str(error)
-    [error] = preflight.check_space(cluster.pool(data_pool='backups'), {NEW: 11})
+    [error] = target_pool.check_space(cluster.pool(data_pool='backups'), {NEW: 11})
     assert 'Pool backups: has room for 10 B' in str(error)
 
 
 def test_a_data_pool_that_is_not_there(cluster: fake_ceph.Cluster) -> None:
-    [error] = preflight.check_space(cluster.pool(data_pool='gone'), {NEW: 1})
+    [error] = target_pool.check_space(cluster.pool(data_pool='gone'), {NEW: 1})
 
     assert 'Data pool gone: there is no such pool' in str(error)
 
@@ -106,7 +106,7 @@ def test_a_data_pool_that_may_not_be_used_is_told_before(cluster: fake_ceph.Clus
     cluster.data_pools['data'] = units.GIB
     cluster.refused.add('data')
 
-    [error] = preflight.check_space(cluster.pool(data_pool='data'), {NEW: 1})
+    [error] = target_pool.check_space(cluster.pool(data_pool='data'), {NEW: 1})
 
     for word in ('client.cinder-backup', 'pool data', 'profile rbd pool=data'):
         assert word in str(error)

@@ -21,15 +21,10 @@ import pytest
 
 from osc_backup_port import errors, record
 from osc_backup_port.cinder import resources
-from osc_backup_port.operations import chains as pool_chains
-from osc_backup_port.operations import (
-    import_metadata,
-    map_file,
-    migrate,
-    placement,
-    preflight,
-    rewriting,
-)
+from osc_backup_port.driver import ceph as ceph_driver
+from osc_backup_port.moving import chains as pool_chains
+from osc_backup_port.moving import migrate, target_pool
+from osc_backup_port.records import import_records, map_file, placement, rewriting
 from tests.fakes import ceph as fake_ceph
 from tests.unit import archives, chains, records
 from tests.unit.fake_cinder import FakeCinder, make_chain
@@ -47,15 +42,15 @@ def cinder() -> FakeCinder:
 
 def plan(
     cinder: FakeCinder, items: list[record.BackupRecord], **owner: typing.Any
-) -> import_metadata.Plan:
-    options = import_metadata.Options(owner=placement.Placement(**owner))
-    return import_metadata.plan(cinder, [('x.json', item) for item in items], options)
+) -> import_records.Plan:
+    options = import_records.Options(owner=placement.Placement(**owner))
+    return import_records.plan(cinder, [('x.json', item) for item in items], options)
 
 
-def refused(cinder: FakeCinder, planned: import_metadata.Plan) -> str:
+def refused(cinder: FakeCinder, planned: import_records.Plan) -> str:
     """See that nothing is imported, and return why."""
     with pytest.raises(errors.SomeFailed) as caught:
-        import_metadata.run(planned, import_metadata.Options())
+        import_records.run(planned, import_records.Options())
     assert cinder.calls == []
     return str(caught.value)
 
@@ -107,7 +102,7 @@ def test_the_cloud_is_named(cinder: FakeCinder) -> None:
 
 def test_into_a_project(cinder: FakeCinder) -> None:
     planned = plan(cinder, make_chain(), project='demo')
-    import_metadata.run(planned, import_metadata.Options())
+    import_records.run(planned, import_records.Options())
     assert {shown.project_id for shown in cinder.list()} == {DEMO.id}
 
 
@@ -133,7 +128,7 @@ def test_keep_projects(cinder: FakeCinder) -> None:
     one = records.make_record(project_id=DEMO.id)
     other = records.make_record(id=records.OTHER_ID, project_id=SHOP.id)
     planned = plan(cinder, [one, other], keep_projects=True)
-    import_metadata.run(planned, import_metadata.Options())
+    import_records.run(planned, import_records.Options())
     assert cinder.get(one.id).project_id == DEMO.id
     assert cinder.get(other.id).project_id == SHOP.id
 
@@ -149,7 +144,7 @@ def test_project_map(cinder: FakeCinder) -> None:
     other = records.make_record(id=records.OTHER_ID, project_id='b' * 32)
     chosen = {'a' * 32: 'demo', 'b' * 32: SHOP.id}
     planned = plan(cinder, [one, other], project_map=chosen)
-    import_metadata.run(planned, import_metadata.Options())
+    import_records.run(planned, import_records.Options())
     assert cinder.get(one.id).project_id == DEMO.id
     assert cinder.get(other.id).project_id == SHOP.id
     told = refused(FakeCinder(), plan(FakeCinder(), [one], project_map={'b' * 32: 'demo'}))
@@ -160,7 +155,7 @@ def test_project_map_by_names(cinder: FakeCinder) -> None:
     item = records.make_record(project_id='a' * 32)
     names = {'a' * 32: 'old-shop'}
     planned = plan(cinder, [item], project_map={'old-shop': 'shop'}, old_names=names)
-    import_metadata.run(planned, import_metadata.Options())
+    import_records.run(planned, import_records.Options())
     assert cinder.get(item.id).project_id == SHOP.id
     # An id is the surer of the two.
     both = {'old-shop': 'shop', 'a' * 32: 'demo'}
@@ -310,20 +305,20 @@ def test_in_image() -> None:
     """The record names the image in which the snapshot lies, whatever it said before."""
     legacy = f'volume-{records.VOLUME_ID}.backup.base'
     old = records.make_record(service_metadata=None)
-    assert rewriting.in_image(old, legacy).base_image == legacy
+    assert ceph_driver.in_image(old, legacy).base_image == legacy
     other = records.make_record(service_metadata='{"base": "volume-x", "more": 1}')
-    assert rewriting.in_image(other, legacy).service_metadata == (
+    assert ceph_driver.in_image(other, legacy).service_metadata == (
         f'{{"base": "{legacy}", "more": 1}}'
     )
-    named = rewriting.in_image(old, legacy)
-    assert rewriting.in_image(named, legacy) is named
+    named = ceph_driver.in_image(old, legacy)
+    assert ceph_driver.in_image(named, legacy) is named
 
 
 def test_space() -> None:
     cluster = fake_ceph.Cluster()
     cluster.free = 5
-    assert preflight.check_space(cluster.pool(), {'new': 5}) == []
-    [error] = preflight.check_space(cluster.pool(), {'new': 6})
+    assert target_pool.check_space(cluster.pool(), {'new': 5}) == []
+    [error] = target_pool.check_space(cluster.pool(), {'new': 6})
     assert 'has room for 5' in str(error)
     cluster.close()
 
@@ -360,10 +355,10 @@ def test_map_files(tmp_path: pathlib.Path) -> None:
 def test_backups_of_several_volumes_for_one(cinder: FakeCinder) -> None:
     one = records.make_record()
     other = records.make_record(id=records.OTHER_ID, volume_id=records.OTHER_ID)
-    options = import_metadata.Options(changes=rewriting.Rewriting(volume_id=records.OTHER_ID))
-    planned = import_metadata.plan(cinder, [('x', one), ('y', other)], options)
+    options = import_records.Options(changes=rewriting.Rewriting(volume_id=records.OTHER_ID))
+    planned = import_records.plan(cinder, [('x', one), ('y', other)], options)
     assert 'These are backups of 2 volumes' in refused(cinder, planned)
-    planned = import_metadata.plan(cinder, [('x', one)], options)
+    planned = import_records.plan(cinder, [('x', one)], options)
     assert planned.findings() == []
     assert planned.steps[0].record.volume_id == records.OTHER_ID
 
@@ -402,8 +397,8 @@ def test_without_maps_not_a_byte_changes() -> None:
 def test_what_is_not_mapped(cinder: FakeCinder) -> None:
     changes = rewriting.Rewriting(keys={'other': 'x'}, volume_types={'other': 'x'})
     item = records.make_record(encryption_key_id=KEY)
-    options = import_metadata.Options(changes=changes)
-    planned = import_metadata.plan(cinder, [('x', item)], options)
+    options = import_records.Options(changes=changes)
+    planned = import_records.plan(cinder, [('x', item)], options)
     assert f'names {KEY}, which the file of --key-map does not' in refused(cinder, planned)
     for keys, told in ((None, '--volume-type-map'), ({'other': 'x'}, '--key-map')):
         one = rewriting.Rewriting(keys=keys, volume_types={'other': 'x'})

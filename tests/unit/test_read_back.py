@@ -17,7 +17,7 @@ import random
 import pytest
 
 from osc_backup_port import errors, model, progress, units
-from osc_backup_port.operations import read_back
+from osc_backup_port.moving import read_back
 from osc_backup_port.transfer import limits, writing
 from tests.fakes import ceph as fake_ceph
 

@@ -21,7 +21,7 @@ import time
 import typing
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from osc_backup_port import errors
@@ -219,8 +219,11 @@ def test_damage_gives_that_record_or_an_error(data: st.DataObject, junk: str) ->
     text = data.draw(st.sampled_from(forms))(AWKWARD)
     start = data.draw(st.integers(0, len(text)))
     end = data.draw(st.integers(start, min(len(text), start + 3)) | st.just(len(text)))
+    put = data.draw(st.sampled_from(['', junk]))
+    # base64 has no checksum: other letters in the place of some may be another record.
+    assume(len(put) != end - start or not put.isascii())
     try:
-        found = read(text[:start] + data.draw(st.sampled_from(['', junk])) + text[end:])
+        found = read(text[:start] + put + text[end:])
     except errors.InvalidRecord:
         return
     for record in found:

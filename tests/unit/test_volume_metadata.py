@@ -18,7 +18,7 @@ import pathlib
 import pytest
 
 from osc_backup_port import errors
-from osc_backup_port.operations import volume_metadata
+from osc_backup_port.moving import volume_metadata
 
 
 @pytest.mark.parametrize('required', [True, False])

@@ -118,7 +118,7 @@ def _parse() -> argparse.Namespace:
 def _export(pool: Any, records: Any, options: Any) -> None:
     from osc_backup_port import files
     from osc_backup_port.formats import stream
-    from osc_backup_port.operations import export_image
+    from osc_backup_port.moving import export_image
     from osc_backup_port.transfer import limits
 
     bounds = limits.choose(rate=options.limit_rate)
@@ -138,7 +138,7 @@ def _export(pool: Any, records: Any, options: Any) -> None:
 
 def _import(pool: Any, records: Any, options: Any) -> None:
     from osc_backup_port.formats import stream
-    from osc_backup_port.operations import import_image
+    from osc_backup_port.moving import import_image
 
     source = io.FileIO(0 if options.file == '-' else options.file)
     reader = stream.Reader(source, options.file, options.checksum)
@@ -149,7 +149,7 @@ def _import(pool: Any, records: Any, options: Any) -> None:
 
 def _archive(pool: Any, records: Any, options: Any) -> None:
     from osc_backup_port.archive import store
-    from osc_backup_port.operations import chains, create_archive
+    from osc_backup_port.moving import chains, create_archive
 
     chosen, target = create_archive.Options(), store.Folder(pathlib.Path(options.file))
     cinder = Cinder(records)
@@ -161,10 +161,11 @@ def _archive(pool: Any, records: Any, options: Any) -> None:
 
 def _unarchive(pool: Any, records: Any, options: Any) -> None:
     from osc_backup_port.archive import catalog, store
-    from osc_backup_port.operations import import_archive, import_metadata, rewriting
+    from osc_backup_port.moving import import_archive
+    from osc_backup_port.records import import_records, rewriting
 
     source, cinder = store.Folder(pathlib.Path(options.file)), Cinder([])
-    chosen = import_metadata.Options(changes=rewriting.Rewriting(ceph_pool=pool.name))
+    chosen = import_records.Options(changes=rewriting.Rewriting(ceph_pool=pool.name))
     planned = import_archive.plan(cinder, pool, catalog.read(source), [], chosen)
     import_archive.run(pool, source, planned, chosen, progress.Silent())
     _raise_first(planned.findings())
@@ -210,10 +211,11 @@ def _list(pool: Any, records: Any, options: Any) -> None:
 
 
 def _migrate(pool: Any, records: Any, options: Any) -> None:
-    from osc_backup_port.operations import chains, import_metadata, migrate, rewriting
+    from osc_backup_port.moving import chains, migrate
+    from osc_backup_port.records import import_records, rewriting
 
     conf, name = options.to
-    chosen = import_metadata.Options(changes=rewriting.Rewriting(ceph_pool=name))
+    chosen = import_records.Options(changes=rewriting.Rewriting(ceph_pool=name))
     with cluster.open_pool(cluster.Settings(conf, options.user), name) as target:
         clouds = migrate.Clouds(pool, target, Cinder([]))
         cinder = Cinder(records)
