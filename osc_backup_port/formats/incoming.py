@@ -24,51 +24,42 @@ import typing
 from collections.abc import Callable, Iterable, Iterator
 
 from osc_backup_port import errors, model, units
-from osc_backup_port.formats import raw, rbd_diff, rbd_export, strangers, stream
+from osc_backup_port.formats import image_formats, strangers, stream
 
-RAW = 'raw'
-RBD = 'rbd'
-RBD_DIFF = 'rbd-diff'
+RAW, RBD, RBD_DIFF = 'raw', 'rbd', 'rbd-diff'
 FORMATS = (RAW, RBD, RBD_DIFF)
+Incoming = image_formats.Incoming
 
-_BANNERS = {rbd_export.BANNER: RBD, **dict.fromkeys(rbd_diff.BANNERS.values(), RBD_DIFF)}
 #: What comes before the data of an export or a diff is smaller than this, in all that is sane.
 _DESCRIPTION = 64 * units.KIB
 
 _TELL = 'Tell its format: --format'
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Incoming:
-    """An image, or a part of one, that comes in.
-
-    :param format: ``raw``, ``rbd`` or ``rbd-diff``
-    :param layout: of the image, where the stream tells it
-    :param count: how many increments there are
-    :param increments: each has to be used up before the next is taken
-    """
-
-    format: str
-    layout: model.ImageLayout | None
-    count: int
-    increments: Iterator[model.Increment]
-
-
-def recognise(reader: stream.Reader, size: int, may_have: Callable[[int], bool]) -> str:
+def recognise(
+    reader: stream.Reader,
+    size: int,
+    may_have: Callable[[int], bool],
+    by_name: str | None = None,
+) -> str:
     """Return the format of a stream of which nobody has told it.
 
-    A raw image is known by its size, which has to be *size*, or comes from a pipe.  An export
-    or a diff is known by its beginning, where the stream cannot be a raw image.
+    The name of the file may tell it.  Else a raw image is known by its size, which has to be
+    *size*, or comes from a pipe.  An export or a diff is known by its beginning, where the
+    stream cannot be a raw image.
 
     :param size: bytes of the volume: whole GiB, as its record has them
     :param may_have: tells whether the volume may have another size
+    :param by_name: what the name of the file tells: see :func:`image_formats.of_file_name`
     :raises InvalidInput: more than one format is possible, or none
     """
+    if by_name is not None:
+        return by_name
     head, total = _head(reader), reader.size
     found = _banner(head)
     if found and total not in (None, size):
         return found
-    if found and _may_begin(reader, found):
+    if found and _may_begin(reader, found, size):
         raise errors.InvalidInput(
             f'{reader.name}: begins as the format {found} does. A raw image may as well: what a '
             "disk begins with is its owner's choice.",
@@ -101,13 +92,21 @@ def _wrong_size(
     return errors.InvalidInput(found, 'The file was cut short, or belongs to another backup.')
 
 
-def raw_size(reader: stream.Reader, size: int, may_have: Callable[[int], bool]) -> int:
-    """Return how many bytes the raw image in a stream has to have.
+def image_size(
+    reader: stream.Reader, image_format: str, size: int, may_have: Callable[[int], bool]
+) -> int:
+    """Return how many bytes the volume in a stream has to have; nothing of it is read.
 
-    Those of the file, where the volume may have that size; else those of the record.
+    Those that the file tells, where the volume may have that size; else those of the record.
+
+    :raises InvalidInput: the stream does not begin as its format does
     """
-    total = reader.size
-    return size if total is None or not may_have(total) else total
+    return image_formats.get(image_format).image_size(reader, size, may_have)
+
+
+def raw_size(reader: stream.Reader, size: int, may_have: Callable[[int], bool]) -> int:
+    """Return :func:`image_size` of a raw image."""
+    return image_size(reader, RAW, size, may_have)
 
 
 def open_stream(
@@ -126,20 +125,12 @@ def open_stream(
     """
     head = _head(reader)
     image_format = image_format or recognise(reader, size, lambda found: found == size)
-    if image_format == RAW:
-        whole = model.Increment(None, None, size, raw.read(reader, size))
-        return Incoming(RAW, None, 1, _ending(iter([whole]), 1, reader, at_end))
-    if _banner(head) != image_format:
+    one = image_formats.get(image_format)
+    if one.banners and _banner(head) != image_format:
         raise _not_as_told(reader, head, image_format)
-    if image_format == RBD:
-        export = rbd_export.read(reader)
-        increments = _ending(export.increments, export.count, reader, at_end)
-        return Incoming(RBD, export.layout, export.count, increments)
-    return Incoming(RBD_DIFF, None, 1, _ending(_single_diff(reader), 1, reader, at_end))
-
-
-def _single_diff(reader: stream.Reader) -> Iterator[model.Increment]:
-    yield rbd_diff.read(reader)
+    arriving = one.read(reader, size)
+    increments = _ending(arriving.increments, arriving.count, reader, at_end)
+    return dataclasses.replace(arriving, increments=increments)
 
 
 def _ending(
@@ -172,21 +163,19 @@ def _head(reader: stream.Reader) -> bytes:
 
 
 def _banner(head: bytes) -> str | None:
-    for banner, image_format in _BANNERS.items():
-        if head.startswith(banner):
-            return image_format
+    for name in image_formats.names():
+        # An empty tuple begins nothing.
+        if head.startswith(image_formats.get(name).banners):
+            return name
     return None
 
 
-def _may_begin(reader: stream.Reader, image_format: str) -> bool:
+def _may_begin(reader: stream.Reader, image_format: str, size: int) -> bool:
     """Tell whether what follows the banner is what has to."""
     head = typing.cast(io.RawIOBase, io.BytesIO(reader.peek(_DESCRIPTION)))
     beginning = stream.Reader(head, reader.name, checksum=False)
     try:
-        if image_format == RBD:
-            rbd_export.read(beginning)
-        else:
-            rbd_diff.read(beginning)
+        next(image_formats.get(image_format).read(beginning, size).increments)
     except errors.TruncatedStream:
         return True
     except errors.InvalidInput:

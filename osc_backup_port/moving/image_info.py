@@ -27,7 +27,7 @@ import typing
 from collections.abc import Iterator
 
 from osc_backup_port import documents, errors, files, record, units
-from osc_backup_port.formats import incoming, stream
+from osc_backup_port.formats import image_formats, stream
 
 _KIND = 'image of a volume backup'
 _VERSION = 1
@@ -39,7 +39,7 @@ _SHA256 = re.compile(r'[0-9a-f]{64}')
 class ImageInfo:
     """What a file holds.
 
-    :param format: ``raw``, ``rbd`` or ``rbd-diff``
+    :param format: as ``--format`` takes it
     :param image_size: bytes of the volume
     :param file_size: bytes of the file
     :param sha256: of the file; None: was not computed
@@ -134,7 +134,7 @@ def _decode(told: typing.Any) -> ImageInfo:
         raise ValueError
     info = ImageInfo(**{field.name: told[field.name] for field in dataclasses.fields(ImageInfo)})
     sizes = (info.image_size, info.file_size)
-    if info.format not in incoming.FORMATS or not all(type(size) is int for size in sizes):
+    if info.format not in image_formats.names() or not all(type(size) is int for size in sizes):
         raise ValueError
     if info.sha256 is not None and not _SHA256.fullmatch(info.sha256):
         raise ValueError
@@ -163,7 +163,8 @@ def check(
             f'Leave --format out; or, if that is about another file, move {place} away.',
         )
     # An rbd export may hold several backups, and tells itself which; so does a diff.
-    if info.format == incoming.RAW and info.backup_id != backup.id:
+    is_point = image_formats.get(info.format).holds is image_formats.Holds.POINT
+    if is_point and info.backup_id != backup.id:
         raise errors.InvalidInput(
             f'{reader.name}: is of backup {info.backup_id}, says {place}; the record is of '
             f'backup {backup.id}.',

@@ -19,8 +19,11 @@ chain already: what is the same stays shared with them.
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
+from osc_backup_port import items as image_items
 from osc_backup_port import model
 from osc_backup_port.transfer import ranges, zeros
+
+drop_zeros = image_items.drop_zeros
 
 
 class ReadableImage(Protocol):
@@ -29,21 +32,6 @@ class ReadableImage(Protocol):
     def read(self, offset: int, length: int) -> bytes: ...
 
     def extents(self) -> Iterator[model.Extent]: ...
-
-
-def drop_zeros(items: Iterable[model.Item]) -> Iterator[model.Item]:
-    """Pass on data only: an image that is new has zeros everywhere else.
-
-    Zeros are kept where data may have come before them.  Where items are in
-    ascending order, as they should be, that is nowhere.
-    """
-    written = 0
-    for item in items:
-        if isinstance(item, model.Data):
-            written = max(written, item.offset + item.length)
-            yield item
-        elif item.offset < written:
-            yield item
 
 
 def differing_items(items: Iterable[model.Item], image: ReadableImage) -> Iterator[model.Item]:

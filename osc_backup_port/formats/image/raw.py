@@ -1,0 +1,42 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""A raw image: byte N of the file is byte N of the volume."""
+
+from collections.abc import Callable
+
+from osc_backup_port import model
+from osc_backup_port.formats import image_formats, raw, stream
+
+
+class _Raw:
+    name = 'raw'
+    holds = image_formats.Holds.POINT
+    #: A name that ends in .img or .raw is given to anything.
+    suffixes = ()
+    summary = 'the volume, byte for byte, as a sparse file'
+    banners = ()
+
+    def image_size(self, reader: stream.Reader, size: int, may_have: Callable[[int], bool]) -> int:
+        total = reader.size
+        return size if total is None or not may_have(total) else total
+
+    def read(self, reader: stream.Reader, size: int) -> image_formats.Incoming:
+        whole = model.Increment(None, None, size, raw.read(reader, size))
+        return image_formats.Incoming(self.name, None, 1, iter([whole]))
+
+    def write(self, writer: stream.Writer, image: image_formats.Outgoing) -> None:
+        for increment in image.increments:
+            raw.write(writer, increment.items, image.layout.size)
+
+
+FORMAT = _Raw()
