@@ -26,18 +26,16 @@ def compare(
     other: ceph_image.Image,
     bounds: limits.Limits,
     shown: progress.Progress,
-) -> None:
-    """Read all that either image has, and compare; costs one read of each.
-
-    :raises InvalidInput: they differ
-    """
+) -> errors.InvalidInput | None:
+    """Read all that either image has; return in what they differ.  Costs one read of each."""
     if one.size() != other.size():
-        raise _differs(one, other, f'one has {one.size()} bytes, the other {other.size()}')
+        return _differs(one, other, f'one has {one.size()} bytes, the other {other.size()}')
     extents = _extents_of_either(one, other)
     offset = first_difference(one, other, extents, bounds, shown)
     if offset is not None:
-        raise _differs(one, other, f'the bytes at offset {offset} are not the same')
+        return _differs(one, other, f'the bytes at offset {offset} are not the same')
     shown.advance(0, one.size() - sum(extent.length for extent in extents))
+    return None
 
 
 def first_difference(

@@ -72,6 +72,42 @@ class Outgoing:
     increments: Iterator[model.Increment]
 
 
+class ImageWriter(Protocol):
+    """A file while it is written."""
+
+    def add(self, increment: model.Increment) -> None:
+        """Write the next increment; when it returns, the items are used up."""
+        ...
+
+    def finish(self) -> None:
+        """Write what comes behind the last one."""
+        ...
+
+
+class OneIncrement:
+    """The writer of a format that holds one increment.
+
+    :param write: writes the whole of a stream, and finishes it
+    """
+
+    def __init__(
+        self,
+        write: Callable[[stream.Writer, Outgoing], None],
+        writer: stream.Writer,
+        layout: model.ImageLayout,
+    ) -> None:
+        self._write = write
+        self._writer = writer
+        self._layout = layout
+
+    def add(self, increment: model.Increment) -> None:
+        layout = dataclasses.replace(self._layout, size=increment.size)
+        self._write(self._writer, Outgoing(layout, 1, iter([increment])))
+
+    def finish(self) -> None:
+        pass
+
+
 class ImageFormat(Protocol):
     """What a module in ``formats/image`` offers as ``FORMAT``.
 
@@ -117,11 +153,13 @@ class ImageFormat(Protocol):
         """
         ...
 
-    def write(self, writer: stream.Writer, image: Outgoing) -> None:
-        """Write the whole of a stream, and finish it.
+    def begin(self, writer: stream.Writer, layout: model.ImageLayout, points: int) -> ImageWriter:
+        """Begin to write.
 
-        :raises InvalidInput: it cannot be written to such a file
-        :raises OSError: it cannot be written
+        :param layout: of the image
+        :param points: how many increments will come
+        :raises InvalidInput: it cannot be written to such a file; also later
+        :raises OSError: it cannot be written; also later
         """
         ...
 

@@ -133,6 +133,13 @@ class Reader:
         """Leave the hash away after all; before anything was read."""
         self._hash = _Hash(False)
 
+    def identity(self) -> tuple[int, ...]:
+        """Return what tells the stream from every other one; nothing, if it cannot come again."""
+        if self._start is None:
+            return ()
+        told = os.fstat(self._file.fileno())
+        return told.st_dev, told.st_ino, told.st_size, told.st_mtime_ns, self._start
+
     @property
     def size(self) -> int | None:
         """The bytes of the whole stream, where that can be known."""
@@ -265,6 +272,19 @@ class Writer:
             for at in range(0, length, len(_ZEROS)):
                 self._write_all(_ZEROS[: length - at])
         self._hash.update_zeros(length)
+
+    def write_at(self, offset: int, data: bytes) -> None:
+        """Write into a regular file that is not hashed, wherever that is."""
+        view = memoryview(data)
+        while view:
+            done = os.pwrite(self._file.fileno(), view, offset)
+            view, offset = view[done:], offset + done
+        self.written += len(data)
+
+    def resize(self, size: int) -> None:
+        """Let a file that was written with :meth:`write_at` have so many bytes."""
+        os.ftruncate(self._file.fileno(), size)
+        self.position = size
 
     def finish(self) -> None:
         """Make a hole at the end count."""

@@ -10,7 +10,7 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""The data of one increment on its way from an image into an archive.
+"""The data of one increment on its way into an archive.
 
 What a dead run left behind is used as far as it is proven.  Each run notes, for a few
 segments at a time, what it has written: name, size and sha256.  The next run reads these
@@ -20,134 +20,115 @@ What no note tells of, or is not as it was noted, is written anew.
 """
 
 import contextlib
-import dataclasses
-from collections.abc import Generator, Iterator
+import logging
+from collections.abc import Generator, Iterable, Iterator
 
 from osc_backup_port import errors, model
 from osc_backup_port.archive import manifest, names, sealed, segments
 from osc_backup_port.archive import store as archive_store
-from osc_backup_port.ceph import image as ceph_image
 from osc_backup_port.formats import rbd_diff, stream
-from osc_backup_port.transfer import differing, limits, metering, reading
+from osc_backup_port.moving import endpoints
+from osc_backup_port.transfer import differing, metering
+
+LOG = logging.getLogger(__name__)
 
 #: Segments in a note; a killed run has to write at most these, and those that were under
 #: way, again.
 _PROOF_LENGTH = 16
 
 
-@dataclasses.dataclass
-class _Done:
-    """What is written of an increment.
-
-    :ivar position: where the last record ends
-    :ivar is_complete: nothing is missing
-    """
-
-    segments: manifest.Segments = dataclasses.field(default_factory=manifest.Segments)
-    position: int = 0
-    is_complete: bool = False
-
-    def add(self, segment: manifest.Segment, end: int, is_last: bool) -> None:
-        self.segments.append(segment)
-        self.position = max(self.position, end)
-        self.is_complete = is_last
-
-
-class SegmentWriter:
+class SegmentWriter(endpoints.Writing):
     """Writes the segments of one increment into its folder.
 
     :param path: the folder
-    :param left: the folder that a dead run left, which may be the same
+    :param increment: tells where it starts and leads to; its items are not used
+    :ivar segments: of the increment, those with it that a dead run has proven
     :ivar written: bytes that were put into the archive
+    :ivar first: offset in the image from which on items are wanted
     """
 
     def __init__(
         self,
         store: archive_store.Store,
         path: str,
-        left: str,
+        increment: model.Increment,
         level: int | None,
         meter: metering.Meter,
-        bounds: limits.Limits,
     ) -> None:
         self._store = store
         self._path = path
-        self._left = left
+        self._increment = increment
         self._level = level
         self._meter = meter
-        self._bounds = bounds
+        self._is_complete = False
+        self.segments = manifest.Segments()
         self.written = 0
+        self.first = 0
 
-    def write(self, image: ceph_image.Image, increment: model.Increment) -> manifest.Segments:
-        """Read from *image*, opened at the end of *increment*, and write segments.
-
-        When it returns, or raises, no thread writes any more.
-
-        :param increment: tells where it starts; its items are not used
-        """
-        done = self._resume(increment)
-        if done.is_complete:
-            return done.segments
-        first = len(done.segments)
-        size = manifest.segment_size(increment.size)
+    def write(self, items: Iterable[model.Item]) -> None:
+        """Write segments.  When it returns, or raises, no thread writes any more."""
+        if self._is_complete:
+            return
+        first = len(self.segments)
+        size = manifest.segment_size(self._increment.size)
         in_order = not self._store.takes_any_order
         with (
-            contextlib.closing(self._records(image, increment, done)) as records,
+            contextlib.closing(self._records(items)) as records,
             contextlib.closing(
                 segments.pack(records, self._level, self._put, first, size, in_order)
             ) as packed,
         ):
             for segment in packed:
                 self.written += segment.size
-                done.segments.append(segment)
-                self._prove(done.segments, first)
-        return done.segments
+                self.segments.append(segment)
+                self._prove(first)
 
     def _put(self, packed: segments.Packed) -> None:
         self._store.put(f'{self._path}/{packed.segment.name}', packed.content)
 
-    def _prove(self, done: manifest.Segments, first: int) -> None:
+    def _prove(self, first: int) -> None:
         """Note the last segments, once they are enough; nobody comes back to a stream."""
+        done = self.segments
         if self._store.takes_any_order and (len(done) - first) % _PROOF_LENGTH == 0:
             start = len(done) - _PROOF_LENGTH
             proof = manifest.encode_proof(done[start:])
             self._store.put(f'{self._path}/{names.proof(start)}', proof)
 
-    def _records(
-        self, image: ceph_image.Image, increment: model.Increment, done: _Done
-    ) -> Generator[tuple[bytes, ...], None, None]:
-        if not done.segments:
-            yield (rbd_diff.encode_header(increment),)
-        extents = _behind(done.position, image.extents(increment.from_snap))
-        # Reads are under way when a write fails: they end before the image is closed.
-        with contextlib.closing(reading.read_items(image, extents, self._bounds)) as read:
-            items = self._meter.watch(read, increment.size)
-            if increment.from_snap is None:
-                items = differing.drop_zeros(items)
-            yield from rbd_diff.encode_items(items)
+    def _records(self, items: Iterable[model.Item]) -> Generator[tuple[bytes, ...], None, None]:
+        if not self.segments:
+            yield (rbd_diff.encode_header(self._increment),)
+        metered = self._meter.watch(items, self._increment.size)
+        if self._increment.from_snap is None:
+            metered = differing.drop_zeros(metered)
+        yield from rbd_diff.encode_items(metered)
         yield (rbd_diff.END,)
 
-    def _resume(self, increment: model.Increment) -> _Done:
-        """Return what a dead run has proven, taken over into our folder.
+    def resume(self, left: str) -> None:
+        """Take over into our folder what a dead run has proven.
 
         What else is in our folder of a dead run goes.
+
+        :param left: the folder that a dead run left, which may be ours
         """
-        there = {entry.name for entry in self._store.entries(self._left)}
-        done = _Done()
+        there = {entry.name for entry in self._store.entries(left)}
         kept: list[str] = []
-        while not done.is_complete and (proof := names.proof(len(done.segments))) in there:
+        while not self._is_complete and (proof := names.proof(len(self.segments))) in there:
             try:
-                part = list(self._read_back(proof, increment, len(done.segments)))
+                part = list(self._read_back(left, proof))
             except errors.InvalidInput:
                 break
             for segment, end, is_last in part:
                 kept.append(segment.name)
-                done.add(segment, end, is_last)
+                self.segments.append(segment)
+                self.first = max(self.first, end)
+                self._is_complete = is_last
             kept.append(proof)
-        if self._left != self._path:
+        if kept:
+            LOG.info('%s: %d segments of an earlier run are used.', left, len(self.segments))
+        if left != self._path:
             for name in kept:
-                self._store.copy(f'{self._left}/{name}', f'{self._path}/{name}')
-            return done
+                self._store.copy(f'{left}/{name}', f'{self._path}/{name}')
+            return
         for name in sorted(there.difference(kept)):
             if (
                 names.parse_segment(name) is not None
@@ -155,43 +136,37 @@ class SegmentWriter:
                 or names.is_part(name)
             ):
                 self._store.delete(f'{self._path}/{name}')
-        return done
 
-    def _read_back(
-        self, proof: str, increment: model.Increment, first: int
-    ) -> Iterator[tuple[manifest.Segment, int, bool]]:
+    def _read_back(self, left: str, proof: str) -> Iterator[tuple[manifest.Segment, int, bool]]:
         """Yield the segments that a note tells of, each with the end of its last record.
 
         And whether the increment ends with it.
 
-        :param first: the number of the first
         :raises InvalidInput: one is not what was written, or is of another increment
         """
-        path = f'{self._left}/{proof}'
+        path, first = f'{left}/{proof}', len(self.segments)
         content = self._store.get(path, sealed.MAX_SMALL_SIZE) or b''
         for number, segment in enumerate(manifest.decode_proof(content, path, first), first):
-            part = self._read_segment(segment, increment, is_first=number == 0)
+            part = self._read_segment(left, segment, is_first=number == 0)
             end = max((item.offset + item.length for item in part), default=0)
             yield segment, end, part.is_last
 
-    def _read_segment(
-        self, segment: manifest.Segment, increment: model.Increment, is_first: bool
-    ) -> rbd_diff.Part:
-        path = f'{self._left}/{segment.name}'
+    def _read_segment(self, left: str, segment: manifest.Segment, is_first: bool) -> rbd_diff.Part:
+        path = f'{left}/{segment.name}'
         if names.is_compressed(segment.name) != (self._level is not None):
             raise errors.InvalidInput(f'{path}: was compressed in another way.')
         content = self._store.get(path, manifest.MAX_SEGMENT_SIZE)
-        raw = segments.check(segment, content, self._left)
+        raw = segments.check(segment, content, left)
         reader = stream.Reader(segments.Chunks(iter([raw])), path, False)
         if is_first:
-            header = rbd_diff.read_header(reader)
+            header, wanted = rbd_diff.read_header(reader), self._increment
             if (header.from_snap, header.to_snap, header.size) != (
-                increment.from_snap,
-                increment.to_snap,
-                increment.size,
+                wanted.from_snap,
+                wanted.to_snap,
+                wanted.size,
             ):
                 raise errors.InvalidInput(f'{path}: is of another increment.')
-        return rbd_diff.Part(reader, increment.size)
+        return rbd_diff.Part(reader, self._increment.size)
 
 
 def forget_proofs(store: archive_store.Store, path: str) -> None:
@@ -199,12 +174,3 @@ def forget_proofs(store: archive_store.Store, path: str) -> None:
     for entry in store.entries(path):
         if names.is_proof(entry.name) or entry.name == names.WRITER:
             store.delete(f'{path}/{entry.name}')
-
-
-def _behind(position: int, extents: Iterator[model.Extent]) -> Iterator[model.Extent]:
-    """Yield what lies behind *position*."""
-    for extent in extents:
-        end = extent.offset + extent.length
-        start = max(extent.offset, position)
-        if start < end:
-            yield model.Extent(start, end - start, extent.exists)

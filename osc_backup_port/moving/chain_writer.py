@@ -60,11 +60,6 @@ class ChainWriter:
         self._made: list[str] = []
         self._track: metering.Track | None = None
 
-    @property
-    def image_name(self) -> str:
-        """What the image is called while it is written."""
-        return self._image.name
-
     def snapshot_of(self, backup_id: str | None) -> model.Snapshot | None:
         """Return the snapshot that a backup has on this image."""
         for snapshot in self._backups():
@@ -72,22 +67,9 @@ class ChainWriter:
                 return snapshot
         return None
 
-    def add(self, increment: model.Increment, snapshot: str | None) -> None:
-        """Write an increment and commit it as *snapshot*.
-
-        What is there already is read and left.  Without a snapshot the content
-        is only a step to the next increment.
-
-        :raises InvalidInput: the increment starts where this chain never was
-        """
-        present = self.snapshot_of(ceph_driver.backup_of_snapshot(snapshot))
-        if present is not None:
-            for _item in self._meter.watch(increment.items, increment.size):
-                pass
-            return
-        part = self.begin(increment)
-        part(increment.items)
-        self.commit(snapshot, increment.to_snap)
+    def knows(self, start: str | None) -> bool:
+        """Tell whether an increment can start from there: a point of this image, or nothing."""
+        return start in (None, self._point) or self._point_of(start) is not None
 
     def begin(self, increment: model.Increment) -> Callable[[Iterable[model.Item]], None]:
         """Make HEAD the point that *increment* starts from.
@@ -179,9 +161,9 @@ class ChainWriter:
         """
         if name == self._point:
             return
-        backup_id = ceph_driver.backup_of_snapshot(name)
-        start = self.snapshot_of(backup_id) if backup_id else None
+        start = self._point_of(name)
         if start is None:
+            backup_id = ceph_driver.backup_of_snapshot(name)
             there = ', '.join(snapshot.name for snapshot in self._backups()) or 'none'
             raise errors.InvalidInput(
                 f'Image {self._name}: the increment starts from snapshot {name}, which is '
@@ -193,6 +175,10 @@ class ChainWriter:
             self._lock.check()
             self._image.roll_back(start.name)
         self._point = start.name
+
+    def _point_of(self, name: str | None) -> model.Snapshot | None:
+        backup_id = ceph_driver.backup_of_snapshot(name)
+        return self.snapshot_of(backup_id) if backup_id else None
 
     def _backups(self) -> list[model.Snapshot]:
         return [
@@ -254,9 +240,7 @@ def _wanted(backup_id: str | None) -> str:
 
 
 @contextlib.contextmanager
-def undone_on_error(
-    lock: lease.Lease, what: str, undo: Callable[[BaseException], None]
-) -> Iterator[None]:
+def undone_on_error(lock: lease.Lease, what: str, undo: Callable[[], None]) -> Iterator[None]:
     """Call *undo* when the block fails; the first error wins.
 
     Not where the lock is lost: what is there may be another run's by now.
@@ -268,7 +252,7 @@ def undone_on_error(
     except BaseException as error:
         if not lock.is_lost:
             try:
-                undo(error)
+                undo()
             except errors.PortError as second:
                 _tell_also(error, f'{what} Cleaning up failed: {second.problem}')
         raise

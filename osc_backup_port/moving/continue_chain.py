@@ -143,13 +143,12 @@ def _compare(
         pools.volumes.open(image, on_volume) as copy,
     ):
         shown.begin('Comparing', copy.size())
-        try:
-            compare_images.compare(original, copy, limits.DEFAULT, shown)
-        except errors.InvalidInput as error:
-            backup_id = ceph_driver.backup_of_snapshot(snapshot)
-            raise errors.Conflict(
-                f'Image {pools.volumes.name}/{image}: is not as backup {backup_id} is; nothing '
-                'was changed.',
-                'Restore that backup into the volume and write nothing to it before this: '
-                f'openstack volume backup restore {backup_id} <volume>',
-            ) from error
+        difference = compare_images.compare(original, copy, limits.DEFAULT, shown)
+    if difference is not None:
+        backup_id = ceph_driver.backup_of_snapshot(snapshot)
+        raise errors.Conflict(
+            f'Image {pools.volumes.name}/{image}: is not as backup {backup_id} is; nothing was '
+            'changed.',
+            'Restore that backup into the volume and write nothing to it before this: '
+            f'openstack volume backup restore {backup_id} <volume>',
+        ) from difference

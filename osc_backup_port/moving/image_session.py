@@ -10,121 +10,170 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""An image while increments from an archive are added to it.
+"""An image while increments are added to it.
 
 One that is new is written under a temporary name and renamed when the session
 ends well.  What a killed run left behind is taken up where it stopped: every
-snapshot counts, and a note on the new image tells how many segments of the next
-increment are in its HEAD.  An image that is there is Cinder's too, so an increment
+snapshot counts, and a note on the new image tells up to which mark the next increment is in
+its HEAD.  An image that is there is Cinder's too, so an increment
 that was begun on it begins anew.
 """
 
 import contextlib
+import functools
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator
 
 from osc_backup_port import documents, errors, model
+from osc_backup_port.ceph import compare_images, lease
 from osc_backup_port.ceph import image as ceph_image
-from osc_backup_port.ceph import lease
 from osc_backup_port.ceph import pool as ceph_pool
 from osc_backup_port.driver import ceph as ceph_driver
-from osc_backup_port.moving import chain_writer
-from osc_backup_port.transfer import limits, metering
+from osc_backup_port.moving import chain_writer, endpoints, plan, read_back
+from osc_backup_port.moving import job as job_module
+from osc_backup_port.transfer import metering
+
+LOG = logging.getLogger(__name__)
 
 _NOTE = 'progress'
 
 Write = Callable[[Iterable[model.Item]], None]
 
 
-class Session:
+class _Writing(endpoints.Writing):
+    """One increment on its way into the image.
+
+    :param note: leaves word of how far it is, for a run after a crash
+    """
+
+    def __init__(self, write: Write, first: int, in_parts: bool, note: Callable[[int], None]):
+        self._write = write
+        self.first = first
+        self.in_parts = in_parts
+        self._note = note
+
+    def write(self, items: Iterable[model.Item]) -> None:
+        self._write(items)
+
+    def note(self, end: int) -> None:
+        self._note(end)
+
+
+class Session(endpoints.Receiver):
     """Made by :func:`session`.
 
     :param is_ours: nobody else knows the image, so that its HEAD stays as a killed run left it
-    :ivar is_refused: set it before an error: nothing of this image may come here
+    :param is_proven_late: only when all has come in is it known that any of it is right
     """
 
     def __init__(
         self,
+        pool: ceph_pool.Pool,
         image: ceph_image.Image,
         lock: lease.Lease,
         writer: chain_writer.ChainWriter,
+        job: job_module.Job,
         is_ours: bool,
+        source: endpoints.SourceChain,
     ) -> None:
+        self._pool = pool
         self._image = image
         self._is_ours = is_ours
+        self._source = source
         self._lock = lock
         self._writer = writer
+        self._job = job
+        self._noted = image.note(_NOTE) if is_ours else None
         self.is_refused = False
 
-    def has(self, backup_id: str) -> bool:
-        """Tell whether the backup has its snapshot."""
-        return self._writer.snapshot_of(backup_id) is not None
+    def has(self, step: plan.Step) -> bool:
+        return self._writer.snapshot_of(step.point.id) is not None
 
-    def resume_at(self, identity: str) -> int:
-        """Return how many parts of an increment are in HEAD already.
+    def begin(self, step: plan.Step, reading: endpoints.Reading) -> _Writing:  # noqa: ARG002 - the reading tells it all
+        """Get ready for an increment.
+
+        :raises InvalidInput: it starts where this image never was
+        """
+        increment, identity = reading.increment, reading.identity
+        first = self._resume_at(identity)
+        in_parts = bool(first) or self._writer.takes_parts(increment)
+        if first:
+            LOG.info('Image %s: goes on behind mark %d.', self._image.name, first)
+            write = self._writer.resume(increment)
+        else:
+            if not self._writer.knows(increment.from_snap):
+                self.refuse()
+            write = self._writer.begin(increment)
+        keeps_notes = in_parts and self._is_ours and bool(identity)
+        return _Writing(
+            write,
+            first,
+            in_parts,
+            functools.partial(self._note_parts, identity) if keeps_notes else lambda _end: None,
+        )
+
+    def _resume_at(self, identity: str) -> int:
+        """Return the mark up to which an increment is in HEAD already.
 
         An image that Cinder looks for begins the increment anew: Cinder, or an operator, may
         have changed its HEAD since the note was left.
 
         :param identity: tells the increment from every other one
         """
-        if not self._is_ours:
-            return 0
         try:
-            note = documents.read_json(self._image.note(_NOTE) or 'null')
+            note = documents.read_json(self._noted or 'null')
             if note['increment'] == identity and note['snapshots'] == self._snapshots():
-                return int(note['parts'])
+                return int(note['mark'])
         except (ValueError, TypeError, KeyError):
             pass
         return 0
 
-    def takes_parts(self, increment: model.Increment) -> bool:
-        """Tell whether the increment may be written in several parts."""
-        return self._writer.takes_parts(increment)
+    def _note_parts(self, identity: str, mark: int) -> None:
+        point = {'increment': identity, 'mark': mark, 'snapshots': self._snapshots()}
+        self._note(json.dumps({'source': self._source.identity, **point}))
 
-    def begin(self, increment: model.Increment, resumed: bool) -> Write:
-        """Return what writes the items of an increment."""
-        if resumed:
-            return self._writer.resume(increment)
-        self._note(None)
-        return self._writer.begin(increment)
+    def commit(self, step: plan.Step) -> None:
+        point = step.point.name or None
+        # A point that is not proven yet must not be taken for one by another run.
+        is_unproven = self._is_ours and self._source.is_proven_late()
+        self._note(json.dumps({'source': self._source.identity}) if is_unproven else self._noted)
+        self._writer.commit(point if step.is_wanted else None, point)
+        if not is_unproven:
+            self._note(None)
 
-    def note_parts(self, identity: str, parts: int) -> None:
-        """Leave a note that so many parts are written, for a run after a crash."""
-        if not self._is_ours:
-            return
-        note = {'increment': identity, 'parts': parts, 'snapshots': self._snapshots()}
-        self._note(json.dumps(note))
+    def compare(
+        self, step: plan.Step, reading: endpoints.Reading, seen: read_back.Witness
+    ) -> errors.PortError | None:
+        bounds, shown = self._job.bounds, self._job.shown
+        with self._pool.open(self._image.name, step.point.name) as image:
+            if reading.image is not None:
+                # It also sees what librbd left out of the changes that it told.
+                return compare_images.compare(reading.image, image, bounds, shown)
+            return seen.compare(image, bounds, shown)
 
-    def commit(self, increment: model.Increment, is_wanted: bool) -> None:
-        """Make HEAD the point in time that the increment leads to.
-
-        :param is_wanted: make it a snapshot; else it is a step to the next one
-        """
-        self._writer.commit(increment.to_snap if is_wanted else None, increment.to_snap)
-        self._note(None)
-
-    def open_at(
-        self, pool: ceph_pool.Pool, snapshot: str
-    ) -> contextlib.AbstractContextManager[ceph_image.Image]:
-        """Open the image at one of its snapshots, to read it back."""
-        return pool.open(self._image.name, snapshot)
+    def refuse(self) -> None:
+        self.is_refused = True
 
     def finish(self) -> None:
         self._note(None)
         self._writer.finish()
 
-    def leave(self, error: BaseException) -> None:
+    def leave(self) -> None:
         """End after an error: take back what is wrong, keep what is complete."""
-        if isinstance(error, errors.InvalidInput) or self.is_refused:
+        if self.is_refused or (self._source.is_proven_late() and not self._is_ours):
+            LOG.info('Image %s: what this run did is undone.', self._image.name)
             self._note(None)
             self._writer.undo()
         else:
             self.finish()
 
     def _note(self, text: str | None) -> None:
+        if text == self._noted:
+            return
         self._lock.check()
         self._image.set_note(_NOTE, text)
+        self._noted = text
 
     def _snapshots(self) -> int:
         return max((snapshot.id for snapshot in self._image.snapshots()), default=0)
@@ -133,39 +182,36 @@ class Session:
 @contextlib.contextmanager
 def session(
     pool: ceph_pool.Pool,
-    name: str,
-    layout: model.ImageLayout,
+    chain: plan.ChainPlan,
+    job: job_module.Job,
     meter: metering.Meter,
-    bounds: limits.Limits,
 ) -> Iterator[Session]:
-    """Open an image to add to it, or make it.
+    """Open the image of a chain to add to it, or make it.
 
-    When the block fails because what comes in is wrong, or is refused, all that was
-    done is undone.  When it fails otherwise, what is complete stays for the next run.
+    When the block fails because something is refused, all that was done is undone.  When it
+    fails otherwise, what is complete stays for the next run.
 
     :raises Conflict: another run, or another client, writes to it
     """
-    with pool.lock(name) as lock:
-        if pool.has_image(name):
-            with _there(pool, name, lock, meter, bounds) as opened:
-                yield opened
-        else:
-            with _new(pool, name, layout, lock, meter, bounds) as opened:
-                yield opened
+    with pool.lock(chain.name) as lock:
+        make = _there if pool.has_image(chain.name) else _new
+        with make(pool, chain, lock, job, meter) as opened:
+            yield opened
 
 
 @contextlib.contextmanager
 def _there(
     pool: ceph_pool.Pool,
-    name: str,
+    chain: plan.ChainPlan,
     lock: lease.Lease,
+    job: job_module.Job,
     meter: metering.Meter,
-    bounds: limits.Limits,
 ) -> Iterator[Session]:
+    name = chain.name
     with pool.open(name, writable=True) as image:
         chain_writer.check_may_add(pool.name, image)
-        writer = chain_writer.ChainWriter(image, name, lock, False, meter, bounds)
-        opened = Session(image, lock, writer, is_ours=False)
+        writer = chain_writer.ChainWriter(image, name, lock, False, meter, job.bounds)
+        opened = Session(pool, image, lock, writer, job, False, chain.source)
         left = f'Image {name} may not be as its newest backup; the next run mends it.'
         # Cinder must never meet a HEAD that is not its newest backup.
         with chain_writer.undone_on_error(lock, left, opened.leave):
@@ -176,37 +222,46 @@ def _there(
 @contextlib.contextmanager
 def _new(
     pool: ceph_pool.Pool,
-    name: str,
-    layout: model.ImageLayout,
+    chain: plan.ChainPlan,
     lock: lease.Lease,
+    job: job_module.Job,
     meter: metering.Meter,
-    bounds: limits.Limits,
 ) -> Iterator[Session]:
+    name = chain.name
     part = ceph_driver.temporary_image(name)
-    fresh = not _is_usable(pool, part)
+    fresh = not _is_usable(pool, part, chain.source)
     if fresh:
         pool.remove(part)
-        pool.create(part, chain_writer.new_layout(layout))
+        pool.create(part, chain_writer.new_layout(chain.source.layout()))
     opened: Session | None = None
 
-    def undo(error: BaseException) -> None:
-        if isinstance(error, errors.InvalidInput) or (opened and opened.is_refused):
+    def undo() -> None:
+        is_new = opened is None and fresh
+        is_refused = opened is not None and opened.is_refused
+        if is_new or is_refused or not _is_usable(pool, part, chain.source):
+            LOG.info('Image %s: is removed.', part)
             pool.remove(part)
 
     left = f'Image {part} may be left in pool {pool.name}; the next run takes it up.'
     with chain_writer.undone_on_error(lock, left, undo):
         with pool.open(part, writable=True) as image:
             if not fresh:
+                LOG.info('Image %s: what an earlier run left is taken up.', part)
                 chain_writer.wait_until_alone(image)
-            writer = chain_writer.ChainWriter(image, name, lock, fresh, meter, bounds)
-            opened = Session(image, lock, writer, is_ours=True)
+            writer = chain_writer.ChainWriter(image, name, lock, fresh, meter, job.bounds)
+            opened = Session(pool, image, lock, writer, job, True, chain.source)
             yield opened
             opened.finish()
         lock.check()
         pool.rename(part, name)
 
 
-def _is_usable(pool: ceph_pool.Pool, part: str) -> bool:
+def _is_usable(pool: ceph_pool.Pool, part: str, source: endpoints.SourceChain) -> bool:
+    """Tell whether a run that was killed, and moved the same, left something."""
     with contextlib.suppress(errors.NotFound), pool.open(part) as image:
-        return bool(image.note(_NOTE)) or bool(image.snapshots())
+        note = image.note(_NOTE)
+        if note is None:
+            return not source.identity and bool(image.snapshots())
+        with contextlib.suppress(ValueError, TypeError, AttributeError):
+            return bool(documents.read_json(note).get('source', '') == source.identity)
     return False

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator
 
 from osc_backup_port import errors, model, progress
 from osc_backup_port.ceph import image as ceph_image
-from osc_backup_port.transfer import limits, ranges, reading
+from osc_backup_port.transfer import limits, ranges, reading, zeros
 
 _ZEROS = bytes(1 << 20)
 
@@ -75,39 +75,36 @@ class Witness:
 
     def compare(
         self, image: ceph_image.Image, bounds: limits.Limits, shown: progress.Progress
-    ) -> None:
+    ) -> errors.InvalidInput | None:
         """Read everything back from *image*, opened at the end of the increment.
 
-        :raises InvalidInput: it is not what came in
+        :return: in what it differs from what came in
         """
         data = self._data()
         shown.begin('Reading back', sum(length for _start, length, _crc in data))
         extents = (model.Extent(start, length, True) for start, length, _crc in data)
         # Reads are under way when a difference is found: they end before the image is closed.
         with contextlib.closing(reading.read_items(image, extents, bounds)) as pieces:
-            self._compare_data(image, data, pieces, shown)
-        holes = self._expected_holes(image)
-        with contextlib.closing(reading.read_items(image, holes, bounds)) as pieces:
-            for piece in pieces:
-                if isinstance(piece, model.Data):
-                    raise _differs(image, piece.offset)
+            offset = _first_difference(data, pieces, shown)
+        if offset is None:
+            holes = self._expected_holes(image)
+            with contextlib.closing(reading.read_items(image, holes, bounds)) as pieces:
+                found = (piece.offset for piece in pieces if isinstance(piece, model.Data))
+                offset = next(found, None)
+        return None if offset is None else differs(f'Image {image.name}', offset)
 
-    def _compare_data(
-        self,
-        image: ceph_image.Image,
-        data: list[tuple[int, int, int]],
-        pieces: Iterator[model.Item],
-        shown: progress.Progress,
-    ) -> None:
-        for start, length, expected in data:
-            found, end = 0, start
-            while end < start + length:
-                piece = next(pieces)
-                found = _crc(piece, found)
-                end += piece.length
-            if found != expected:
-                raise _differs(image, start)
-            shown.advance(length)
+    def compare_items(
+        self, where: str, items: Iterable[model.Item], shown: progress.Progress
+    ) -> errors.InvalidInput | None:
+        """Compare with the items of the increment, as they were read back, in ascending order.
+
+        :param where: what to call it in the error
+        :return: in what they differ from what came in
+        """
+        data = self._data()
+        shown.begin('Reading back', sum(length for _start, length, _crc in data))
+        offset = _first_difference(data, _cut_as(data, items), shown)
+        return None if offset is None else differs(where, offset)
 
     def _expected_holes(self, image: ceph_image.Image) -> Iterator[model.Extent]:
         """Yield what has data, or may have, and should read as zeros."""
@@ -123,32 +120,43 @@ class Witness:
                 yield model.Extent(low, high - low, True)
 
 
-class ReadBack:
-    """Reads each backup of one image back as soon as it has its snapshot."""
+def _first_difference(
+    data: list[tuple[int, int, int]], pieces: Iterator[model.Item], shown: progress.Progress
+) -> int | None:
+    """Return where *pieces*, cut where *data* are, do not have their checksums."""
+    for start, length, expected in data:
+        found, end = 0, start
+        while end < start + length:
+            piece = next(pieces, None)
+            if piece is None or piece.offset != end:
+                return end
+            found = _crc(piece, found)
+            end += piece.length
+        if found != expected:
+            return start
+        shown.advance(length)
+    # Data where none came in.
+    left = next((piece for piece in pieces if isinstance(piece, model.Data)), None)
+    return None if left is None else left.offset
 
-    def __init__(self, bounds: limits.Limits, shown: progress.Progress) -> None:
-        self._bounds = bounds
-        self._shown = shown
-        self._witness: Witness | None = None
 
-    def watch(self, from_snap: str | None, items: Iterable[model.Item]) -> Iterator[model.Item]:
-        """Hand on a part of the items of an increment, and remember them.
-
-        What has no snapshot of its own is compared together with what follows it.
-        """
-        if self._witness is None:
-            self._witness = Witness(from_snap is None)
-        return self._witness.watch(items)
-
-    def compare(self, opened: contextlib.AbstractContextManager[ceph_image.Image]) -> None:
-        """Read back all that went by, if anything did, from the image at its end.
-
-        :raises InvalidInput: it is not what came in
-        """
-        witness, self._witness = self._witness, None
-        if witness is not None:
-            with opened as image:
-                witness.compare(image, self._bounds, self._shown)
+def _cut_as(data: list[tuple[int, int, int]], items: Iterable[model.Item]) -> Iterator[model.Item]:
+    """Cut items where ranges begin and end; outside of them zeros are left out."""
+    ahead = iter(data)
+    low, high = 0, 0
+    for item in zeros.split_zeros(items):
+        at, end = item.offset, item.offset + item.length
+        while at < end:
+            while high <= at:
+                low, length, _checksum = next(ahead, (end, end + 1, 0))
+                high = low + length
+            is_inside = low <= at
+            stop = min(end, high if is_inside else low)
+            if isinstance(item, model.Data):
+                yield model.Data(at, item.data[at - item.offset : stop - item.offset])
+            elif is_inside:
+                yield model.Zero(at, stop - at)
+            at = stop
 
 
 def _crc(piece: model.Item, crc: int) -> int:
@@ -159,8 +167,8 @@ def _crc(piece: model.Item, crc: int) -> int:
     return crc
 
 
-def _differs(image: ceph_image.Image, offset: int) -> errors.InvalidInput:
+def differs(where: str, offset: int) -> errors.InvalidInput:
     return errors.InvalidInput(
-        f'Image {image.name}: does not read as what was written, at offset {offset}.',
+        f'{where}: does not read as what was written, at offset {offset}.',
         'What was written is removed. Look at the health of the cluster, then try again.',
     )

@@ -16,6 +16,7 @@ Without it a restore loses the name, the properties, the image properties and
 the bootable flag of the volume.  As a file it has the name of the object.
 """
 
+import enum
 import pathlib
 
 from osc_backup_port import documents, errors, files, model
@@ -23,27 +24,18 @@ from osc_backup_port.ceph import pool as ceph_pool
 from osc_backup_port.driver import ceph as ceph_driver
 
 
+class Outcome(enum.Enum):
+    """What became of the volume metadata of a backup."""
+
+    STORED = enum.auto()
+    PRESENT = enum.auto()
+    #: There is none: a restore will bring back neither name, properties nor the bootable flag.
+    NONE = enum.auto()
+
+
 def file_beside(image_file: pathlib.Path, backup_id: str) -> pathlib.Path:
     """Return where the metadata lies that belongs to the file of an image."""
     return image_file.with_name(ceph_driver.metadata_object(backup_id))
-
-
-def export(
-    pool: ceph_pool.Pool, backup_id: str, path: pathlib.Path | None, is_named: bool = True
-) -> str:
-    """Write the object to a file; return a line that says where it went.
-
-    :param is_named: the user has named the file, which may be a pipe then
-    """
-    name = ceph_driver.metadata_object(backup_id)
-    content = pool.read_object(name)
-    if content is None:
-        return f'none: there is no object {name} in pool {pool.name}'
-    if path is None:
-        return f'not exported: name a file for it with --volume-metadata <path> ({name})'
-    write = files.write_output if is_named else files.write_file
-    write(path, content, replace=True)
-    return str(path)
 
 
 def read_file(path: pathlib.Path, required: bool) -> bytes | None:
@@ -88,13 +80,12 @@ def check(pool: ceph_pool.Pool, backup_id: str, content: bytes | None) -> None:
         )
 
 
-def store(pool: ceph_pool.Pool, backup_id: str, content: bytes | None) -> str:
-    """Write the object; return a line that says what came of it."""
+def store(pool: ceph_pool.Pool, backup_id: str, content: bytes | None) -> Outcome:
+    """Write the object, unless it is there or there is nothing to write."""
     name = ceph_driver.metadata_object(backup_id)
-    there = pool.read_object(name)
-    if there is not None:
-        return f'already there: {name}'
+    if pool.read_object(name) is not None:
+        return Outcome.PRESENT
     if content is None:
-        return 'none: a restore will bring back neither name, properties nor the bootable flag'
+        return Outcome.NONE
     pool.write_object(name, content)
-    return name
+    return Outcome.STORED

@@ -32,12 +32,13 @@ from osc_backup_port.osc import (
     importing,
     progress_bar,
     selecting,
+    steps,
     transfer_options,
 )
 
 if typing.TYPE_CHECKING:
     from osc_backup_port import progress
-    from osc_backup_port.moving import create_archive
+    from osc_backup_port.moving import plan
 
 Columns = tuple[tuple[str, ...], collections.abc.Iterable[tuple[object, ...]]]
 
@@ -73,18 +74,19 @@ class CreateBackupArchive(cloud.CloudCommand, base.ColumnsBesideData, command.Li
             help='Print what would be added, with the bytes that would be read at most, and '
             'write nothing',
         )
+        transfer_options.add_verify(parser)
         transfer_options.add_arguments(parser, requests=8)
         progress_bar.add_argument(parser)
         ceph_options.add_arguments(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
-        from osc_backup_port.moving import create_archive
+        from osc_backup_port.moving import archive_sink, cluster_source, copy
 
         level = _level(parsed_args.compression)
         self.data_on_stdout = parsed_args.archive == archive_place.STREAM
+        _refuse_to_verify_stream(parsed_args)
         wanted = selecting.wanted(parsed_args)
-        options = create_archive.Options(parsed_args.single, level)
         cinder = self.cinder()
         records, unfound = selecting.read_records(cinder, wanted, parsed_args.single)
         with (
@@ -92,13 +94,14 @@ class CreateBackupArchive(cloud.CloudCommand, base.ColumnsBesideData, command.Li
             progress_bar.shown(not parsed_args.no_progress) as shown,
             _output_store(parsed_args) as store,
         ):
-            planned = create_archive.plan(cinder, pool, store, records, options)
+            source = cluster_source.Source(cinder, pool, records, parsed_args.single)
+            sink = archive_sink.Sink(store, level)
+            planned = copy.plan(source, sink)
             _tell_of(planned, shown)
             if parsed_args.dry_run:
-                create_archive.estimate(pool, planned)
+                copy.estimate(planned)
             else:
-                bounds = transfer_options.shared(parsed_args)
-                create_archive.run(pool, store, planned, options, shown, bounds)
+                copy.run(planned, sink, transfer_options.job(parsed_args, shown))
         failed: list[tuple[str | None, errors.PortError]]
         failed = [*((None, error) for error in unfound), *planned.findings()]
         if failed:
@@ -106,19 +109,28 @@ class CreateBackupArchive(cloud.CloudCommand, base.ColumnsBesideData, command.Li
             self.fail_after_output(
                 failures.some_failed(total, failed, 'added', parsed_args.dry_run)
             )
-        return _created(planned.steps)
+        return _created(planned, parsed_args.dry_run)
 
 
-def _tell_of(planned: 'create_archive.Plan', shown: 'progress.Progress') -> None:
+def _refuse_to_verify_stream(parsed_args: argparse.Namespace) -> None:
+    if parsed_args.verify and parsed_args.archive == archive_place.STREAM:
+        raise errors.InvalidInput(
+            'A stream cannot be read back while it is written: --verify is for a folder or a URL.',
+            'Verify it where it arrives: openstack volume backup archive verify - < <file>',
+        )
+
+
+def _tell_of(planned: 'plan.Plan', shown: 'progress.Progress') -> None:
     """Print what the user should know before anything is read."""
-    for image in planned.images:
-        for name in image.chain.unknown:
+    for chain in planned.chains:
+        for name in chain.source.unknown:
             shown.say(
-                f'Image {image.name}: snapshot {name} is of a backup that Cinder does not know '
+                f'Image {chain.name}: snapshot {name} is of a backup that Cinder does not know '
                 'any more; it is left out.'
             )
     for step in planned.steps:
-        encrypted.tell(shown, step.record)
+        if step.point.record is not None:
+            encrypted.tell(shown, step.point.record)
 
 
 def _level(text: str) -> int | None:
@@ -142,19 +154,17 @@ def _output_store(parsed_args: argparse.Namespace) -> collections.abc.Iterator[t
         output.close()
 
 
-def _created(steps: collections.abc.Sequence[typing.Any]) -> Columns:
+def _created(planned: 'plan.Plan', is_dry_run: bool) -> Columns:
     headings = ('ID', 'Name', 'Volume ID', 'Kind', 'Result', 'Bytes read', 'Bytes written')
     return headings, [
         (
-            step.record.id,
-            step.record.display_name,
-            step.record.volume_id,
+            *steps.backup(step),
             'full' if step.start is None else 'incremental',
-            step.result,
-            step.moved,
+            steps.data(step, 'added'),
+            step.estimate if is_dry_run else step.moved,
             step.written,
         )
-        for step in steps
+        for step in planned.steps
     ]
 
 
@@ -178,12 +188,7 @@ class ImportBackupArchive(cloud.CloudCommand, command.Lister):
             nargs='*',
             help='Backup(s) to import (name or ID; default: all)',
         )
-        parser.add_argument(
-            '--verify',
-            action='store_true',
-            help='Read back what was written and compare it with what came in; costs one read of '
-            'all of that',
-        )
+        transfer_options.add_verify(parser)
         importing.add_arguments(
             parser,
             '. A stream is read to its end for that: to import it, it has to be sent once more',
@@ -204,7 +209,7 @@ class ImportBackupArchive(cloud.CloudCommand, command.Lister):
 
     def _import_contents(self, parsed_args: argparse.Namespace) -> Columns:
         """Import what was read of the archive as a whole before; or say what would be done."""
-        from osc_backup_port.moving import import_archive
+        from osc_backup_port.moving import archive_source, cluster_sink, copy
 
         cinder = self.cinder()
         contents = archive_place.read_catalog(parsed_args.archive)
@@ -220,46 +225,52 @@ class ImportBackupArchive(cloud.CloudCommand, command.Lister):
             progress_bar.shown(not parsed_args.no_progress) as shown,
         ):
             options = importing.options(parsed_args, cinder, pool.name, shell=pool.commands)
-            planned = import_archive.plan(cinder, pool, contents, parsed_args.backups, options)
+            # A stream that was read for a dry run is no place to read from.
+            is_stream = parsed_args.archive == archive_place.STREAM
+            store = None if is_stream else archive_place.open_store(parsed_args.archive)
+            source = archive_source.Source(store, contents, parsed_args.backups)
+            sink = cluster_sink.Sink(pool, cinder, options)
+            planned = copy.plan(source, sink)
             for note in planned.records.notes:
                 shown.say(note)
-            is_started = not planned.records.obstacles and not parsed_args.dry_run
+            is_started = not planned.is_blocked and not parsed_args.dry_run
             if is_started:
-                store = archive_place.open_store(parsed_args.archive)
-                bounds = transfer_options.shared(parsed_args)
-                verify = parsed_args.verify
-                import_archive.run(pool, store, planned, options, shown, bounds, verify)
-        return self._tell(planned.steps, planned.findings(), parsed_args.dry_run, is_started)
+                copy.run(planned, sink, transfer_options.job(parsed_args, shown))
+            else:
+                copy.estimate(planned)
+        return self._tell(planned.steps, planned.errors(), parsed_args.dry_run, is_started)
 
     def _import_stream(self, parsed_args: argparse.Namespace) -> Columns:
-        from osc_backup_port.moving import import_stream
+        from osc_backup_port.moving import cluster_sink, copy, stream_source
 
-        steps: list[typing.Any] = []
+        done: list[plan.Step] = []
         found: list[errors.PortError] = []
+        told: set[str] = set()
         cinder = self.cinder()
         with (
-            archive_place.input_stream() as source,
+            archive_place.input_stream() as file,
             self.open_pool(parsed_args) as pool,
             progress_bar.shown(not parsed_args.no_progress) as shown,
         ):
             options = importing.options(parsed_args, cinder, pool.name, shell=pool.commands)
+            sink = cluster_sink.Sink(pool, cinder, options)
+            job = transfer_options.job(parsed_args, shown)
             try:
-                bounds = transfer_options.shared(parsed_args)
-                for item in import_stream.run(
-                    cinder, pool, source, options, shown, bounds, parsed_args.verify
-                ):
-                    if isinstance(item, errors.PortError):
-                        found.append(item)
-                    else:
-                        steps.append(item)
+                for planned in copy.run_once(stream_source.Source(file), sink, job):
+                    for note in planned.records.notes:
+                        if note not in told:
+                            told.add(note)
+                            shown.say(note)
+                    done += planned.steps
+                    found += planned.errors()
             except errors.InvalidInput as error:
                 # What came before it is imported, and is told.
                 found.append(error)
-        return self._tell(steps, found)
+        return self._tell(done, found)
 
     def _tell(
         self,
-        steps: collections.abc.Sequence[typing.Any],
+        done: collections.abc.Sequence['plan.Step'],
         findings: collections.abc.Sequence[errors.PortError],
         is_dry_run: bool = False,
         is_started: bool = True,
@@ -268,29 +279,20 @@ class ImportBackupArchive(cloud.CloudCommand, command.Lister):
         if findings:
             summary = failures.heading('imported', is_dry_run, is_started)
             self.fail_after_output(errors.SomeFailed(summary, findings))
-        return _imported(steps, is_dry_run)
+        return _imported(done, is_dry_run)
 
 
-def _imported(steps: collections.abc.Sequence[typing.Any], is_dry_run: bool = False) -> Columns:
+def _imported(done: collections.abc.Sequence['plan.Step'], is_dry_run: bool = False) -> Columns:
     """Return the rows; of a dry run with what would be read from the archive."""
     last = 'Bytes to read' if is_dry_run else 'Bytes written'
     headings = ('ID', 'Name', 'Volume ID', 'Size', 'Image', 'Record', last)
     return headings, [
         (
-            step.backup.id,
-            step.backup.record.display_name,
-            step.backup.record.volume_id,
-            step.backup.record.size,
-            step.image_result,
-            _record_result(step),
-            step.bytes_to_read if is_dry_run else step.moved,
+            *steps.backup(step),
+            step.point.record.size if step.point.record else None,
+            steps.data(step, 'imported'),
+            steps.record(step),
+            step.estimate if is_dry_run else step.moved,
         )
-        for step in steps
+        for step in done
     ]
-
-
-def _record_result(step: typing.Any) -> str:
-    if step.metadata is not None:
-        return str(step.metadata.result)
-    # What is only a step on the way has no record to import.
-    return 'not imported' if step.error else '-'

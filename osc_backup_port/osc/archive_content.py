@@ -273,36 +273,42 @@ class ExtractBackupArchive(cloud.CloudCommand, command.ShowOne):
             required=True,
             help='File to write; must not exist',
         )
-        base.add_image_format(
-            parser,
-            ('raw', 'rbd-diff'),
-            'raw: the volume, byte for byte, as a sparse file; rbd-diff: the same for "rbd '
-            'import-diff" (default: raw)',
-        )
+        base.add_image_format(parser)
         progress_bar.add_argument(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> typing.Any:
         from osc_backup_port.archive import catalog
-        from osc_backup_port.moving import extract_archive, image_info
+        from osc_backup_port.formats import image_formats, stream
+        from osc_backup_port.moving import copy, file_sink, flatten, image_info
+        from osc_backup_port.moving import job as job_module
 
         base.refuse_to_overwrite(parsed_args.file)
         base.check_folder(parsed_args.file)
+        image_format = image_formats.get(parsed_args.image_format)
         store = archive_place.open_store(parsed_args.archive)
         contents = catalog.read(store)
         backup = contents.find(parsed_args.backup)
+        # Where any order will do, no second file is needed.
+        folder = None if image_format.name == 'raw' else parsed_args.file.absolute().parent
         with (
             progress_bar.shown(not parsed_args.no_progress) as shown,
             image_info.described_file(parsed_args.file) as output,
         ):
-            folder = parsed_args.file.absolute().parent
-            info = extract_archive.run(
-                store, contents, backup, parsed_args.image_format, output.file, folder, shown
+            writer = stream.Writer(output.file, checksum=False, name=str(parsed_args.file))
+            source = flatten.Source(store, contents, backup, folder)
+            sink = file_sink.Sink(writer, image_format)
+            planned = copy.plan(source, sink)
+            copy.run(planned, sink, job_module.Job(shown))
+            for error in planned.errors():
+                raise error
+            size = backup.increment.size
+            output.describe(
+                image_info.ImageInfo(image_format.name, backup.id, size, writer.position, None)
             )
-            output.describe(info)
         return ('backup', 'file', 'format', 'size'), (
             backup.id,
             str(parsed_args.file),
-            parsed_args.image_format,
-            backup.increment.size,
+            image_format.name,
+            size,
         )

@@ -123,20 +123,24 @@ class ColumnsBesideData:
 
 
 def add_image_format(
-    parser: argparse.ArgumentParser,
-    formats: collections.abc.Sequence[str],
-    text: str,
-    default: str | None = 'raw',
+    parser: argparse.ArgumentParser, text: str = '', default: str | None = 'raw'
 ) -> None:
-    """Add --format; cliff's own, for the columns, stays reachable as -f."""
+    """Add --format; cliff's own, for the columns, stays reachable as -f.
+
+    :param text: what is to be said besides what each format is
+    """
+    from osc_backup_port.formats import image_formats
+
+    known = {name: image_formats.get(name).summary for name in image_formats.names()}
+    told = '; '.join(f'{name}: {summary}' for name, summary in known.items())
     group = parser.add_argument_group('format of the image', conflict_handler='resolve')
     group.add_argument(
         '--format',
-        choices=formats,
+        choices=tuple(known),
         dest='image_format',
         default=default,
-        help=f'{text}{f" (default: {default})" if default else ""}. The format of the columns '
-        'is -f.',
+        help=f'{told}{text}{f" (default: {default})" if default else ""}. The format of the '
+        'columns is -f.',
     )
 
 

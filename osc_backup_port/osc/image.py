@@ -17,6 +17,7 @@ import collections.abc
 import contextlib
 import io
 import pathlib
+import time
 import typing
 
 from osc_lib.command import command
@@ -29,15 +30,16 @@ from osc_backup_port.osc import (
     encrypted,
     importing,
     progress_bar,
+    steps,
     transfer_options,
 )
 
 if typing.TYPE_CHECKING:
     from osc_backup_port import progress, record
+    from osc_backup_port.ceph import pool as ceph_pool
     from osc_backup_port.cinder import backups
-    from osc_backup_port.moving import export_image, image_info, import_image
-
-_FORMATS = ('raw', 'rbd', 'rbd-diff')
+    from osc_backup_port.formats import image_formats
+    from osc_backup_port.moving import endpoints, file_source, image_info, plan
 
 Columns = tuple[tuple[str, ...], tuple[object, ...]]
 
@@ -97,13 +99,7 @@ class ExportBackupImage(base.ColumnsBesideData, _ImageCommand):
             type=pathlib.Path,
             help='File to write; must not exist (default: stdout, if that is no terminal)',
         )
-        base.add_image_format(
-            parser,
-            _FORMATS,
-            'raw: the volume, byte for byte, as a sparse file; rbd: the chain up to this '
-            'backup, with its snapshots, for "rbd import --export-format 2"; rbd-diff: this '
-            'backup, or the way to it from another, for "rbd import-diff"',
-        )
+        base.add_image_format(parser)
         parser.add_argument(
             '--from-backup',
             metavar='<backup>',
@@ -120,11 +116,13 @@ class ExportBackupImage(base.ColumnsBesideData, _ImageCommand):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
-        from osc_backup_port.formats import stream
-        from osc_backup_port.moving import export_image, volume_metadata
+        from osc_backup_port.formats import image_formats, stream
+        from osc_backup_port.moving import copy, file_sink, image_info
 
         self.data_on_stdout = parsed_args.file is None
-        _check_export_options(parsed_args)
+        started = time.monotonic()
+        image_format = image_formats.get(parsed_args.image_format)
+        _check_export_options(parsed_args, image_format)
         cinder = self.cinder()
         backup = cinder.export_record(cinder.find(parsed_args.backup).id)
         base_id = cinder.find(parsed_args.from_backup).id if parsed_args.from_backup else None
@@ -133,29 +131,66 @@ class ExportBackupImage(base.ColumnsBesideData, _ImageCommand):
             progress_bar.shown(not parsed_args.no_progress) as shown,
         ):
             encrypted.tell(shown, backup)
-            plan = export_image.plan(
-                pool, backup, _parent(cinder, backup), parsed_args.image_format, base_id
-            )
+            source = _exported(pool, backup, _parent(cinder, backup), image_format, base_id)
             with _output(parsed_args.file) as output:
                 hashed = parsed_args.checksum
                 if hashed is None:
                     hashed = parsed_args.image_format != 'raw'
                 writer = stream.Writer(output.file, hashed, str(parsed_args.file or 'stdout'))
-                result = export_image.run(
-                    pool, plan, writer, shown, transfer_options.bounds(parsed_args)
+                sink = file_sink.Sink(writer, image_format, base_id)
+                planned = copy.plan(source, sink)
+                copy.run(planned, sink, transfer_options.job(parsed_args, shown, is_alone=True))
+                for error in planned.errors():
+                    raise error
+                [chain] = planned.chains
+                step = chain.steps[-1]
+                content = chain.source.volume_metadata(step.point)
+                metadata = _write_volume_metadata(parsed_args, backup.id, content, pool.name)
+                output.describe(
+                    image_info.ImageInfo(
+                        image_format.name,
+                        backup.id,
+                        step.point.size,
+                        writer.position,
+                        writer.sha256,
+                    )
                 )
-                metadata = volume_metadata.export(
-                    pool,
-                    backup.id,
-                    _metadata_path(parsed_args, backup.id),
-                    is_named=parsed_args.volume_metadata is not None,
-                )
-                output.describe(export_image.describe(plan, result))
-        return _export_columns(backup, parsed_args, result, metadata)
+        return _columns(
+            backup=backup.id,
+            image=chain.name,
+            snapshot=None if step.point.is_head else step.point.name,
+            format=image_format.name,
+            file=str(parsed_args.file or 'stdout'),
+            size=step.point.size,
+            stream_size=writer.position,
+            bytes_moved=sum(one.moved for one in chain.steps),
+            bytes_skipped=sum(one.skipped for one in chain.steps),
+            sha256=writer.sha256,
+            volume_metadata=metadata,
+            seconds=round(time.monotonic() - started, 2),
+        )
 
 
-def _check_export_options(parsed_args: argparse.Namespace) -> None:
-    if parsed_args.from_backup and parsed_args.image_format != 'rbd-diff':
+def _exported(
+    pool: 'ceph_pool.Pool',
+    backup: 'record.BackupRecord',
+    parent: 'record.BackupRecord | None',
+    image_format: 'image_formats.ImageFormat',
+    base_id: str | None,
+) -> 'endpoints.Source':
+    from osc_backup_port.formats import image_formats
+    from osc_backup_port.moving import cluster_source
+
+    with_chain = image_format.holds is image_formats.Holds.CHAIN
+    return cluster_source.OneBackup(pool, backup, parent, with_chain, base_id)
+
+
+def _check_export_options(
+    parsed_args: argparse.Namespace, image_format: 'image_formats.ImageFormat'
+) -> None:
+    from osc_backup_port.formats import image_formats
+
+    if parsed_args.from_backup and image_format.holds is not image_formats.Holds.INCREMENT:
         raise errors.InvalidInput(
             f'--from-backup goes with --format rbd-diff, not with {parsed_args.image_format}.'
         )
@@ -186,36 +221,26 @@ def _output(path: pathlib.Path | None) -> 'collections.abc.Iterator[image_info.O
         raise
 
 
-def _metadata_path(parsed_args: argparse.Namespace, backup_id: str) -> pathlib.Path | None:
+def _write_volume_metadata(
+    parsed_args: argparse.Namespace, backup_id: str, content: bytes | None, pool: str
+) -> str:
+    """Write the volume metadata to its file; return a line that says where it went."""
+    from osc_backup_port import files
+    from osc_backup_port.driver import ceph
     from osc_backup_port.moving import volume_metadata
 
+    name = ceph.metadata_object(backup_id)
+    if content is None:
+        return f'none: there is no object {name} in pool {pool}'
     if parsed_args.volume_metadata is not None:
-        return typing.cast(pathlib.Path, parsed_args.volume_metadata)
+        # The user has named it: it may be a pipe.
+        files.write_output(parsed_args.volume_metadata, content, replace=True)
+        return str(parsed_args.volume_metadata)
     if parsed_args.file is None:
-        return None
-    return volume_metadata.file_beside(parsed_args.file, backup_id)
-
-
-def _export_columns(
-    backup: 'record.BackupRecord',
-    parsed_args: argparse.Namespace,
-    result: 'export_image.Result',
-    metadata: str,
-) -> Columns:
-    return _columns(
-        backup=backup.id,
-        image=result.image,
-        snapshot=result.snapshot,
-        format=parsed_args.image_format,
-        file=str(parsed_args.file or 'stdout'),
-        size=result.size,
-        stream_size=result.stream_size,
-        bytes_moved=result.moved,
-        bytes_skipped=result.skipped,
-        sha256=result.sha256,
-        volume_metadata=metadata,
-        seconds=round(result.seconds, 2),
-    )
+        return f'not exported: name a file for it with --volume-metadata <path> ({name})'
+    path = volume_metadata.file_beside(parsed_args.file, backup_id)
+    files.write_file(path, content, replace=True)
+    return str(path)
 
 
 class ImportBackupImage(_ImageCommand):
@@ -252,9 +277,7 @@ class ImportBackupImage(_ImageCommand):
         )
         base.add_image_format(
             parser,
-            _FORMATS,
-            'raw: the volume, byte for byte; rbd: what "rbd export --export-format 2" writes; '
-            'rbd-diff: what "rbd export-diff" writes. Not needed for a file that export-image '
+            '. Not needed for a file that export-image '
             'wrote and <file>.info beside it, nor where only one is possible: a file of exactly '
             'the size of the volume is raw, one of another size that begins as an rbd export or '
             'diff does is that',
@@ -273,12 +296,7 @@ class ImportBackupImage(_ImageCommand):
             help='Name of the image, for a record that names none: '
             'volume-<volume id>.backup.<backup id> or volume-<volume id>.backup.base',
         )
-        parser.add_argument(
-            '--verify',
-            action='store_true',
-            help='Read back what was written and compare it with what came in; costs one read of '
-            'all of that',
-        )
+        transfer_options.add_verify(parser)
         parser.add_argument(
             '--dry-run',
             action='store_true',
@@ -291,48 +309,64 @@ class ImportBackupImage(_ImageCommand):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
-        from osc_backup_port.moving import import_image
+        from osc_backup_port.moving import cluster_sink, copy, file_source
+        from osc_backup_port.records import import_records
+
+        started = time.monotonic()
+        wanted = self._wanted(parsed_args)
+        with contextlib.ExitStack() as stack:
+            # What is wrong with the file is told before the cluster is asked for anything.
+            file = None
+            if not parsed_args.dry_run or parsed_args.file is not None:
+                file = stack.enter_context(_input(parsed_args.file))
+            pool = stack.enter_context(self.open_pool(parsed_args, wanted.backup))
+            shown = stack.enter_context(progress_bar.shown(not parsed_args.no_progress))
+            encrypted.tell(shown, wanted.backup)
+            opened = _recognise(parsed_args, file, wanted.backup, shown) if file else None
+            source = file_source.Source(opened, wanted, pool.commands)
+            # The record comes by itself.
+            sink = cluster_sink.Sink(pool, None, import_records.Options(shell=pool.commands))
+            planned = copy.plan(source, sink, all_or_nothing=True)
+            obstacles = planned.errors()
+            if not parsed_args.dry_run and not obstacles:
+                job = transfer_options.job(parsed_args, shown, is_alone=True)
+                copy.run(planned, sink, job)
+                for error in planned.errors():
+                    raise error
+        [chain] = planned.chains
+        [step] = [one for one in chain.steps if one.point.id == wanted.backup.id]
+        if parsed_args.dry_run:
+            return self._planned(chain, step, obstacles)
+        if obstacles:
+            raise _all_of(obstacles)
+        return _import_columns(chain, step, opened, time.monotonic() - started)
+
+    def _planned(
+        self,
+        chain: 'plan.ChainPlan',
+        step: 'plan.Step',
+        obstacles: 'collections.abc.Sequence[errors.PortError]',
+    ) -> Columns:
+        if obstacles:
+            self.fail_after_output(errors.SomeFailed('In the way:', obstacles))
+        return _columns(
+            backup=step.point.id,
+            result='to be imported' if step.is_missing else 'already there',
+            image=chain.name,
+            snapshot=None if step.is_missing else step.point.name,
+        )
+
+    def _wanted(self, parsed_args: argparse.Namespace) -> 'file_source.Wanted':
+        from osc_backup_port.moving import file_source
 
         backup, parent = self._record(parsed_args)
-        if parsed_args.dry_run:
-            return self._plan(parsed_args, backup, parent)
-        with (
-            _input(parsed_args.file) as source,
-            self.open_pool(parsed_args, backup) as pool,
-            progress_bar.shown(not parsed_args.no_progress) as shown,
-        ):
-            encrypted.tell(shown, backup)
-            options = _import_options(parsed_args, backup.id)
-            arriving = _recognise(parsed_args, source, backup, options, shown)
-            bounds = transfer_options.bounds(parsed_args)
-            result = import_image.run(pool, backup, parent, arriving, options, shown, bounds)
-        return _import_columns(backup, result)
-
-    def _plan(
-        self,
-        parsed_args: argparse.Namespace,
-        backup: 'record.BackupRecord',
-        parent: 'record.BackupRecord | None',
-    ) -> Columns:
-        from osc_backup_port.moving import import_image
-
-        with (
-            self.open_pool(parsed_args, backup) as pool,
-            progress_bar.shown(not parsed_args.no_progress) as shown,
-        ):
-            encrypted.tell(shown, backup)
-            options = _import_options(parsed_args, backup.id)
-            if parsed_args.file is not None:
-                with _input(parsed_args.file) as source:
-                    _recognise(parsed_args, source, backup, options, shown)
-            planned = import_image.plan(pool, backup, parent, options)
-        if planned.obstacles:
-            self.fail_after_output(errors.SomeFailed('In the way:', planned.obstacles))
-        return _columns(
-            backup=backup.id,
-            result=planned.state,
-            image=planned.image,
-            snapshot=planned.snapshot,
+        metadata = _read_volume_metadata(parsed_args, backup.id)
+        return file_source.Wanted(
+            backup,
+            parent,
+            importing.changes(parsed_args).rewrite_metadata(backup.id, metadata),
+            parsed_args.image_name,
+            parsed_args.allow_foreign_image,
         )
 
     def _record(
@@ -355,22 +389,34 @@ class ImportBackupImage(_ImageCommand):
 
 def _recognise(
     parsed_args: argparse.Namespace,
-    source: io.RawIOBase,
+    file: io.RawIOBase,
     backup: 'record.BackupRecord',
-    options: 'import_image.Options',
     shown: 'progress.Progress',
-) -> 'import_image.Source':
+) -> 'file_source.File':
     from osc_backup_port.formats import incoming, stream
-    from osc_backup_port.moving import import_image
+    from osc_backup_port.moving import file_source, image_info
 
-    reader = stream.Reader(
-        source, str(parsed_args.file or 'stdin'), parsed_args.checksum is not False
+    path = parsed_args.file
+    reader = stream.Reader(file, str(path or 'stdin'), parsed_args.checksum is not False)
+    found = file_source.recognise(
+        reader,
+        backup,
+        parsed_args.image_format,
+        image_info.read(path) if path else None,
+        shown,
+        # Of a sparse file what it takes on the disk, in blocks of stat(2).
+        path.stat().st_blocks * 512 if path else 0,
     )
-    found = import_image.recognise(reader, backup, options, shown)
     is_compared = found.info is not None and found.info.sha256 is not None
     if parsed_args.checksum is None and found.format == incoming.RAW and not is_compared:
         reader.do_not_hash()
     return found
+
+
+def _all_of(obstacles: 'collections.abc.Sequence[errors.PortError]') -> errors.PortError:
+    if len(obstacles) == 1:
+        return obstacles[0]
+    return errors.SomeFailed('Nothing was imported:', obstacles)
 
 
 @contextlib.contextmanager
@@ -381,23 +427,6 @@ def _input(path: pathlib.Path | None) -> collections.abc.Iterator[io.RawIOBase]:
         return
     with base.open_stdin() as stdin:
         yield stdin
-
-
-def _import_options(parsed_args: argparse.Namespace, backup_id: str) -> 'import_image.Options':
-    from osc_backup_port.moving import image_info, import_image
-
-    metadata = _read_volume_metadata(parsed_args, backup_id)
-    path = parsed_args.file
-    return import_image.Options(
-        parsed_args.image_name,
-        importing.changes(parsed_args).rewrite_metadata(backup_id, metadata),
-        parsed_args.verify,
-        # Of a sparse file what it takes on the disk, in blocks of stat(2).
-        path.stat().st_blocks * 512 if path else 0,
-        parsed_args.image_format,
-        image_info.read(path) if path else None,
-        parsed_args.allow_foreign_image,
-    )
 
 
 def _read_volume_metadata(parsed_args: argparse.Namespace, backup_id: str) -> bytes | None:
@@ -411,19 +440,22 @@ def _read_volume_metadata(parsed_args: argparse.Namespace, backup_id: str) -> by
     return volume_metadata.read_file(path, required=False)
 
 
-def _import_columns(backup: 'record.BackupRecord', result: 'import_image.Result') -> Columns:
+def _import_columns(
+    chain: 'plan.ChainPlan', step: 'plan.Step', file: 'file_source.File | None', seconds: float
+) -> Columns:
+    is_new = step.is_missing
     return _columns(
-        backup=backup.id,
-        result=result.state,
-        image=result.image,
-        snapshot=result.snapshot,
-        format=result.format,
-        size=result.size,
-        bytes_moved=result.moved,
-        bytes_skipped=result.skipped,
-        sha256=result.sha256,
-        volume_metadata=result.volume_metadata,
-        seconds=round(result.seconds, 2),
+        backup=step.point.id,
+        result=steps.data(step, 'imported'),
+        image=chain.name,
+        snapshot=step.point.name,
+        format=file.format if file and is_new else '-',
+        size=step.point.size,
+        bytes_moved=sum(one.moved for one in chain.steps),
+        bytes_skipped=sum(one.skipped for one in chain.steps),
+        sha256=file.reader.sha256 if file and is_new else None,
+        volume_metadata=steps.volume_metadata(step),
+        seconds=round(seconds, 2),
     )
 
 

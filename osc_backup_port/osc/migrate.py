@@ -26,13 +26,14 @@ from osc_backup_port.osc import (
     importing,
     progress_bar,
     selecting,
+    steps,
     target,
     terminal,
     transfer_options,
 )
 
 if typing.TYPE_CHECKING:
-    from osc_backup_port.moving import migrate
+    from osc_backup_port.moving import plan
 
 Columns = tuple[tuple[str, ...], collections.abc.Iterable[tuple[object, ...]]]
 
@@ -71,7 +72,7 @@ class MigrateBackup(cloud.CloudCommand, command.Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
         from osc_backup_port.ceph import cluster
-        from osc_backup_port.moving import migrate
+        from osc_backup_port.moving import cluster_sink, cluster_source, copy
 
         wanted = selecting.wanted(parsed_args)
         other = target.find(parsed_args, self.app)
@@ -89,18 +90,17 @@ class MigrateBackup(cloud.CloudCommand, command.Lister):
             options = importing.options(
                 parsed_args, target_cinder, pool.name, source=cinder, shell=pool.commands
             )
-            clouds = migrate.Clouds(source, pool, target_cinder)
-            planned = migrate.plan(cinder, clouds, records, parsed_args.single, options)
+            origin = cluster_source.Source(cinder, source, records, parsed_args.single)
+            sink = cluster_sink.Sink(pool, target_cinder, options)
+            planned = copy.plan(origin, sink, all_or_nothing=True)
             for note in planned.records.notes:
                 shown.say(note)
-            findings = planned.findings()
-            is_started = not findings and not parsed_args.dry_run
+            is_started = not planned.is_blocked and not parsed_args.dry_run
             if parsed_args.dry_run:
-                migrate.estimate(clouds, planned)
+                copy.estimate(planned)
             elif is_started:
-                bounds = transfer_options.shared(parsed_args)
-                migrate.run(clouds, planned, options, parsed_args.verify, shown, bounds)
-                findings = planned.findings()
+                copy.run(planned, sink, transfer_options.job(parsed_args, shown))
+        findings = planned.errors()
         self._summary = _summary(parsed_args, other.cloud.command, planned, findings)
         if findings:
             summary = failures.heading('migrated', parsed_args.dry_run, is_started)
@@ -136,41 +136,39 @@ class MigrateBackup(cloud.CloudCommand, command.Lister):
 def _summary(
     parsed_args: argparse.Namespace,
     command: str,
-    planned: 'migrate.Plan',
+    planned: 'plan.Plan',
     findings: collections.abc.Sequence[errors.PortError],
 ) -> str:
     """Return what was moved, skipped and left, and what to type to check it.
 
     :param command: how a command for the other cloud begins
     """
-    steps = planned.steps
-    missing = [step for step in steps if step.is_missing]
+    all_steps = planned.steps
+    missing = [step for step in all_steps if step.is_missing]
     if parsed_args.dry_run:
         size = units.human_size(sum(step.estimate for step in missing))
         return (
-            f'{len(missing)} of {len(steps)} backups would be moved, at most {size}. '
+            f'{len(missing)} of {len(all_steps)} backups would be moved, at most {size}. '
             f'What stands in the way: {len(findings) or "nothing"}.'
         )
-    moved = sum(step.moved for step in steps)
-    skipped = sum(step.skipped for step in steps)
-    done = [step for step in steps if step.is_done]
+    moved = sum(step.moved for step in all_steps)
+    skipped = sum(step.skipped for step in all_steps)
+    done = [step for step in all_steps if step.is_done]
     return (
-        f'{len(done)} of {len(steps)} backups are there: {units.human_size(moved)} moved, '
+        f'{len(done)} of {len(all_steps)} backups are there: {units.human_size(moved)} moved, '
         f'{units.human_size(skipped)} of holes and unchanged data skipped, '
-        f'{len(steps) - len(done)} left. To check: {command} volume backup image check'
+        f'{len(all_steps) - len(done)} left. To check: {command} volume backup image check'
     )
 
 
-def _columns(planned: 'migrate.Plan') -> Columns:
+def _columns(planned: 'plan.Plan') -> Columns:
     headings = ('ID', 'Name', 'Volume ID', 'Kind', 'Image', 'Record', 'Bytes moved')
     return headings, [
         (
-            step.point.record.id,
-            step.point.record.display_name,
-            step.point.record.volume_id,
-            'full' if step.point.record.parent_id is None else 'incremental',
-            'failed' if step.error else step.result,
-            step.metadata.result if step.metadata else '-',
+            *steps.backup(step),
+            'full' if step.point.record and step.point.record.parent_id is None else 'incremental',
+            'failed' if step.error else steps.data(step, 'migrated'),
+            step.record_step.result if step.record_step else '-',
             step.moved or step.estimate,
         )
         for step in planned.steps

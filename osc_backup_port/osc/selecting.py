@@ -19,10 +19,9 @@ from osc_backup_port import errors
 from osc_backup_port.osc import failures
 
 if typing.TYPE_CHECKING:
-    from osc_backup_port.moving import chains
-    from osc_backup_port.records import selection
+    from osc_backup_port.records import selection, wanted_records
 
-    class Cinder(selection.Cinder, chains.Cinder, typing.Protocol):
+    class Cinder(selection.Cinder, wanted_records.Cinder, typing.Protocol):
         """What this needs of the Block Storage service."""
 
 
@@ -62,7 +61,7 @@ def wanted(parsed_args: argparse.Namespace) -> 'selection.Selection':
 
 def read_records(
     cinder: 'Cinder', asked: 'selection.Selection', single: bool
-) -> tuple['chains.Records', list[errors.PortError]]:
+) -> tuple['wanted_records.Records', list[errors.PortError]]:
     """Return the records of the backups that are asked for, and what was not found.
 
     What is being made, being deleted or broken is left out, unless it is named.
@@ -70,8 +69,7 @@ def read_records(
     :param single: without the records of those that they descend from
     :raises PortError: none of them can be had
     """
-    from osc_backup_port.moving import chains
-    from osc_backup_port.records import selection
+    from osc_backup_port.records import selection, wanted_records
 
     found = selection.select(cinder, asked)
     chosen = [
@@ -82,7 +80,7 @@ def read_records(
             'None of the backups there is available.',
             'See how they are: openstack volume backup list',
         )
-    records = chains.read_records(cinder, chosen, single)
+    records = wanted_records.read(cinder, chosen, single)
     if not records.found:
         failed: list[tuple[str | None, errors.PortError]]
         failed = [*((None, error) for error in found.failures), *records.failures.items()]

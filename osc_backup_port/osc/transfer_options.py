@@ -17,7 +17,8 @@ import re
 import typing
 
 if typing.TYPE_CHECKING:
-    from osc_backup_port.transfer import limits
+    from osc_backup_port import progress
+    from osc_backup_port.moving import job as job_module
 
 _UNITS = {'': 1, 'k': 1 << 10, 'm': 1 << 20, 'g': 1 << 30}
 _MOST_REQUESTS = 256
@@ -51,25 +52,33 @@ def add_arguments(parser: argparse.ArgumentParser, requests: int = 16) -> None:
     )
 
 
-def bounds(
-    parsed_args: argparse.Namespace, default: 'limits.Limits | None' = None
-) -> 'limits.Limits':
-    """Return what the options say."""
-    from osc_backup_port.transfer import limits
-
-    return limits.choose(
-        parsed_args.requests,
-        parsed_args.request_size,
-        parsed_args.limit_rate,
-        default or limits.DEFAULT,
+def add_verify(parser: argparse.ArgumentParser) -> None:
+    """Add ``--verify``."""
+    parser.add_argument(
+        '--verify',
+        action='store_true',
+        help='Read back what was written and compare it with what came in; costs one read of '
+        'all of that',
     )
 
 
-def shared(parsed_args: argparse.Namespace) -> 'limits.Limits':
-    """Return what the options say, where the memory has to do for more than one transfer."""
+def job(
+    parsed_args: argparse.Namespace, shown: 'progress.Progress', is_alone: bool = False
+) -> 'job_module.Job':
+    """Return what the options say.
+
+    :param is_alone: the memory has to do for one transfer only
+    """
+    from osc_backup_port.moving import job as job_module
     from osc_backup_port.transfer import limits
 
-    return bounds(parsed_args, limits.SHARED)
+    bounds = limits.choose(
+        parsed_args.requests,
+        parsed_args.request_size,
+        parsed_args.limit_rate,
+        limits.DEFAULT if is_alone else limits.SHARED,
+    )
+    return job_module.Job(shown, bounds, getattr(parsed_args, 'verify', False))
 
 
 def _size(text: str) -> int:

@@ -20,9 +20,21 @@ import zstandard
 
 from osc_backup_port import errors, progress
 from osc_backup_port.archive import catalog, store, tar_stream
-from osc_backup_port.moving import chains as pool_chains
-from osc_backup_port.moving import create_archive, import_archive, import_stream, verify_archive
-from osc_backup_port.records import import_records, rewriting
+from osc_backup_port.formats import image_formats, stream
+from osc_backup_port.moving import (
+    archive_sink,
+    archive_source,
+    cluster_sink,
+    cluster_source,
+    copy,
+    file_sink,
+    flatten,
+    plan,
+    stream_source,
+    verify_archive,
+)
+from osc_backup_port.moving import job as job_module
+from osc_backup_port.records import import_records, rewriting, wanted_records
 from tests.fakes import ceph as fake_ceph
 from tests.unit import chains
 from tests.unit.fake_cinder import FakeCinder
@@ -52,10 +64,11 @@ def create(
     wanted: collections.abc.Sequence[str],
     single: bool = False,
     level: int | None = 3,
-) -> list[create_archive.Step]:
+    verify: bool = False,
+) -> list[plan.Step]:
     """Create as the command does; what went wrong is raised."""
-    planned = create_all(cinder, cluster, where, wanted, single, level)
-    for _id, finding in planned.findings():
+    planned = create_all(cinder, cluster, where, wanted, single, level, verify)
+    for finding in planned.errors():
         raise finding
     return planned.steps
 
@@ -67,12 +80,18 @@ def create_all(
     wanted: collections.abc.Sequence[str],
     single: bool = False,
     level: int | None = 3,
-) -> create_archive.Plan:
-    options = create_archive.Options(single, level)
-    records = pool_chains.read_records(cinder, wanted, single)
-    planned = create_archive.plan(cinder, cluster.pool(), where, records, options)
-    create_archive.run(cluster.pool(), where, planned, options, SILENT, chains.BOUNDS)
+    verify: bool = False,
+) -> plan.Plan:
+    records = wanted_records.read(cinder, wanted, single)
+    source = cluster_source.Source(cinder, cluster.pool(), records, single)
+    sink = archive_sink.Sink(where, level)
+    planned = copy.plan(source, sink)
+    copy.run(planned, sink, job(verify))
     return planned
+
+
+def job(verify: bool = False) -> job_module.Job:
+    return job_module.Job(SILENT, chains.BOUNDS, verify)
 
 
 def create_stream(
@@ -92,10 +111,10 @@ def import_(
     where: store.Store,
     wanted: collections.abc.Sequence[str] = (),
     verify: bool = False,
-) -> list[import_archive.Step]:
+) -> list[plan.Step]:
     """Import as the command does; a finding is raised."""
     planned = import_all(cinder, cluster, where, wanted, verify)
-    for finding in planned.findings():
+    for finding in planned.errors():
         raise finding
     return planned.steps
 
@@ -106,17 +125,17 @@ def import_all(
     where: store.Store,
     wanted: collections.abc.Sequence[str] = (),
     verify: bool = False,
-) -> import_archive.Plan:
-    contents = catalog.read(where)
-    planned = import_archive.plan(cinder, cluster.pool(), contents, wanted, OPTIONS)
-    if not planned.records.obstacles:
-        import_archive.run(cluster.pool(), where, planned, OPTIONS, SILENT, chains.BOUNDS, verify)
+) -> plan.Plan:
+    source = archive_source.Source(where, catalog.read(where), wanted)
+    sink = cluster_sink.Sink(cluster.pool(), cinder, OPTIONS)
+    planned = copy.plan(source, sink)
+    copy.run(planned, sink, job(verify))
     return planned
 
 
 def import_stream_(
     cinder: FakeCinder, cluster: fake_ceph.Cluster, content: bytes, verify: bool = False
-) -> list[import_archive.Step]:
+) -> list[plan.Step]:
     """Import as the command does; an error is raised when all is done."""
     steps, found = import_stream_all(cinder, cluster, content, verify)
     for error in found:
@@ -126,21 +145,33 @@ def import_stream_(
 
 def import_stream_all(
     cinder: FakeCinder, cluster: fake_ceph.Cluster, content: bytes, verify: bool = False
-) -> tuple[list[import_archive.Step], list[errors.PortError]]:
-    source = tar_stream.Input(io.BytesIO(content))  # type: ignore[arg-type]
-    steps, found = [], []
+) -> tuple[list[plan.Step], list[errors.PortError]]:
+    stream = tar_stream.Input(io.BytesIO(content))  # type: ignore[arg-type]
+    sink = cluster_sink.Sink(cluster.pool(), cinder, OPTIONS)
+    steps: list[plan.Step] = []
+    found: list[errors.PortError] = []
     try:
-        for item in import_stream.run(
-            cinder, cluster.pool(), source, OPTIONS, SILENT, chains.BOUNDS, verify
-        ):
-            if isinstance(item, errors.PortError):
-                found.append(item)
-            else:
-                steps.append(item)
+        for planned in copy.run_once(stream_source.Source(stream), sink, job(verify)):
+            steps += planned.steps
+            found += planned.errors()
     except errors.InvalidInput as error:
         # The stream is read no further, as by the command.
         found.append(error)
     return steps, found
+
+
+def extract(
+    where: store.Store, backup_id: str, image_format: str, file: io.FileIO, folder: pathlib.Path
+) -> None:
+    """Extract as the command does."""
+    contents = catalog.read(where)
+    one = None if image_format == 'raw' else folder
+    source = flatten.Source(where, contents, contents.find(backup_id), one)
+    sink = file_sink.Sink(stream.Writer(file, False), image_formats.get(image_format))
+    planned = copy.plan(source, sink)
+    copy.run(planned, sink, job())
+    for error in planned.errors():
+        raise error
 
 
 def is_good(where: store.Store) -> bool:

@@ -17,10 +17,20 @@ import io
 import os
 from typing import Any
 
-from osc_backup_port import model, progress, record, units
+from osc_backup_port import errors, model, progress, record, units
 from osc_backup_port.driver import ceph as ceph_driver
-from osc_backup_port.formats import stream
-from osc_backup_port.moving import export_image, import_image
+from osc_backup_port.formats import image_formats, stream
+from osc_backup_port.moving import (
+    cluster_sink,
+    cluster_source,
+    copy,
+    file_sink,
+    file_source,
+    job,
+    plan,
+)
+from osc_backup_port.osc import steps
+from osc_backup_port.records import import_records
 from osc_backup_port.transfer import limits
 from tests.fakes import ceph as fake_ceph
 from tests.fakes import rbd
@@ -132,23 +142,58 @@ def memory_file() -> io.FileIO:
     return io.FileIO(os.memfd_create('image'), 'r+')
 
 
+@dataclasses.dataclass
+class Result:
+    """What became of one backup; the columns of the command."""
+
+    state: str
+    image: str
+    snapshot: str | None
+    format: str
+    size: int
+    moved: int
+    skipped: int
+    sha256: str | None
+    volume_metadata: str = '-'
+    stream_size: int = 0
+
+
 def export(
     chain: Chain,
     number: int,
     image_format: str,
     base: int | None = None,
     shown: progress.Progress | None = None,
-) -> tuple[io.FileIO, export_image.Result]:
+    checksum: bool = False,
+) -> tuple[io.FileIO, Result]:
     """Export one backup of a chain into a file that is in memory."""
-    where = chain.cluster.pool()
-    plan = export_image.plan(
-        where, chain.backups[number], None, image_format, None if base is None else IDS[base]
-    )
     file = memory_file()
-    writer = stream.Writer(file, checksum=False)
-    result = export_image.run(where, plan, writer, shown or progress.Silent(), BOUNDS)
+    writer = stream.Writer(file, checksum)
+    one = image_formats.get(image_format)
+    base_id = None if base is None else IDS[base]
+    with_chain = one.holds is image_formats.Holds.CHAIN
+    source = cluster_source.OneBackup(
+        chain.cluster.pool(), chain.backups[number], None, with_chain, base_id
+    )
+    sink = file_sink.Sink(writer, one, base_id)
+    planned = copy.plan(source, sink)
+    copy.run(planned, sink, job.Job(shown or progress.Silent(), BOUNDS))
+    for error in planned.errors():
+        raise error
     file.seek(0)
-    return file, result
+    [exported] = planned.chains
+    point = exported.steps[-1].point
+    return file, Result(
+        'exported',
+        exported.name,
+        None if point.is_head else point.name,
+        image_format,
+        point.size,
+        sum(step.moved for step in exported.steps),
+        sum(step.skipped for step in exported.steps),
+        writer.sha256,
+        stream_size=writer.position,
+    )
 
 
 def import_(
@@ -158,13 +203,54 @@ def import_(
     parent: record.BackupRecord | None = None,
     shown: progress.Progress | None = None,
     **options: Any,
-) -> import_image.Result:
-    """Import a file from its beginning."""
+) -> Result:
+    """Import a file from its beginning; *options* as those of the command."""
+    shown = shown or progress.Silent()
     file.seek(0)
-    reader = stream.Reader(file, 'the-stream', checksum='info' in options)
-    chosen, told = import_image.Options(**options), shown or progress.Silent()
-    source = import_image.recognise(reader, wanted, chosen, told)
-    return import_image.run(cluster.pool(), wanted, parent, source, chosen, told, BOUNDS)
+    info = options.pop('info', None)
+    reader = stream.Reader(file, 'the-stream', checksum=info is not None)
+    told = options.pop('format', None), info, shown, options.pop('stored_size', 0)
+    opened = file_source.recognise(reader, wanted, *told)
+    verify = options.pop('verify', False)
+    where = file_source.Wanted(wanted, parent, **options)
+    planned = import_opened(cluster, opened, where, shown, verify)
+    [chain] = planned.chains
+    [step] = [one for one in chain.steps if one.point.id == wanted.id]
+    return Result(
+        steps.data(step, 'imported'),
+        chain.name,
+        step.point.name,
+        opened.format,
+        step.point.size,
+        sum(one.moved for one in chain.steps),
+        sum(one.skipped for one in chain.steps),
+        reader.sha256 if step.is_missing else None,
+        steps.volume_metadata(step),
+    )
+
+
+def import_opened(
+    cluster: fake_ceph.Cluster,
+    opened: file_source.File,
+    wanted: file_source.Wanted,
+    shown: progress.Progress,
+    verify: bool = False,
+) -> plan.Plan:
+    """Do what the command does with a file; the first finding is raised."""
+    where = cluster.pool()
+    sink = cluster_sink.Sink(where, None, import_records.Options())
+    planned = copy.plan(
+        file_source.Source(opened, wanted, where.commands), sink, all_or_nothing=True
+    )
+    obstacles = planned.errors()
+    if not obstacles:
+        copy.run(planned, sink, job.Job(shown, BOUNDS, verify))
+        obstacles = planned.errors()[:1]
+    if len(obstacles) > 1:
+        raise errors.SomeFailed('Nothing was imported:', obstacles)
+    for error in obstacles:
+        raise error
+    return planned
 
 
 class Shown:

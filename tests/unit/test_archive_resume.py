@@ -21,7 +21,8 @@ import pytest
 
 from osc_backup_port import errors, model
 from osc_backup_port.archive import manifest, store
-from osc_backup_port.moving import image_session, verify_archive
+from osc_backup_port.moving import image_session, plan, verify_archive
+from osc_backup_port.moving.plan import State
 from osc_backup_port.transfer import writing
 from tests.fakes import ceph as fake_ceph
 from tests.fakes import rbd
@@ -33,7 +34,7 @@ from tests.unit.fake_cinder import FakeCinder
 @pytest.fixture(autouse=True)
 def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr('osc_backup_port.archive.manifest.SEGMENT_SIZE', 100_000)
-    monkeypatch.setattr('osc_backup_port.moving.import_archive._PART', 2)
+    monkeypatch.setattr('osc_backup_port.moving.archive_source._PART', 2)
 
 
 @pytest.fixture
@@ -114,7 +115,7 @@ def test_create_takes_nothing_over_that_it_does_not_know(
     for name in left:
         where.put(f'{folder}/{name}', b'left behind')
     steps = archives.create(cinder, chain.cluster, where, [IDS[1]], level=None)
-    assert [step.result for step in steps] == ['added', 'added']
+    assert [step.state for step in steps] == [State.DONE, State.DONE]
     assert archives.is_good(where)
     target = fake_ceph.Cluster(3)
     archives.import_(FakeCinder(), target, where)
@@ -150,7 +151,7 @@ def test_import_is_lost_at_any_operation(
     target, there, total = attempt(1 << 60)
     after, writes = target.dump(), []
     target.close()
-    assert total > 80
+    assert total > 60
     for number in range(1, total, 3):
         target, there, _seen = attempt(number)
         target.forget_clients()
@@ -177,18 +178,16 @@ def test_an_image_that_was_changed_since_the_import_was_killed(
     class Killed(BaseException):
         pass
 
-    def die(self: image_session.Session, identity: str, parts: int) -> None:
-        note_parts(self, identity, parts)
+    def die(self: image_session.Session, step: plan.Step) -> None:
         raise Killed
 
     chain, where = chains.make_chain(cluster, 2), store.Folder(tmp_path)
     archives.create(archives.with_metadata(chain), cluster, where, [IDS[1]])
     target, there = fake_ceph.Cluster(3), FakeCinder()
     archives.import_(there, target, where, [IDS[0]])
-    note_parts = image_session.Session.note_parts
     with monkeypatch.context() as patch:
-        patch.setattr(image_session.Session, 'note_parts', die)
-        patch.setattr(image_session.Session, 'leave', lambda self, error: None)
+        patch.setattr(image_session.Session, 'commit', die)
+        patch.setattr(image_session.Session, 'leave', lambda self: None)
         with pytest.raises(Killed):
             archives.import_(there, target, where)
     with target.pool().open(BASE, writable=True) as image:

@@ -21,7 +21,8 @@ import zstandard
 from osc_backup_port import errors
 from osc_backup_port.archive import catalog, remote_store, segments, store
 from osc_backup_port.formats import incoming, rbd_diff, stream
-from osc_backup_port.moving import extract_archive, verify_archive
+from osc_backup_port.moving import verify_archive
+from osc_backup_port.moving.plan import State
 from tests.fakes import ceph as fake_ceph
 from tests.fakes import rbd
 from tests.unit import archives, chains, streams
@@ -66,7 +67,7 @@ def test_a_chain(
         archives.create(cinder, chain.cluster, where, [IDS[2]], level=level)
         assert archives.is_good(where)
         steps = archives.import_(there, target, where)
-        assert [step.image_result for step in steps] == ['imported'] * 3
+        assert [step.state for step in steps] == [State.DONE] * 3
     assert archives.contents(target) == expected(chain)
     assert target.images[BASE].content.dump() == chain.contents[2]
     assert set(target.objects) == {f'backup.{key}.meta' for key in IDS[:3]}
@@ -80,9 +81,9 @@ def test_a_second_run_writes_nothing(chain: chains.Chain, tmp_path: pathlib.Path
     archives.create(cinder, chain.cluster, where, [IDS[1]])
     before = {path: path.stat() for path in archives.files(tmp_path)}
     steps = archives.create(cinder, chain.cluster, where, [IDS[1]])
-    assert [(step.result, step.moved) for step in steps] == [('already there', 0)] * 2
+    assert [(step.state, step.moved) for step in steps] == [(State.PRESENT, 0)] * 2
     grown = archives.create(cinder, chain.cluster, where, [IDS[2]])
-    assert [step.result for step in grown] == ['already there', 'already there', 'added']
+    assert [step.state for step in grown] == [State.PRESENT, State.PRESENT, State.DONE]
     for path, old in before.items():
         new = path.stat()
         assert (new.st_ino, new.st_mtime_ns, new.st_size) == (
@@ -99,12 +100,12 @@ def test_import_twice_and_half_there(
     archives.create(cinder, chain.cluster, where, [IDS[2]])
     # The record without the image, and then the image without the record.
     there = FakeCinder(*chain.backups)
-    assert {s.image_result for s in archives.import_(there, target, where)} == {'imported'}
+    assert {s.state for s in archives.import_(there, target, where)} == {State.DONE}
     before = target.dump()
     there = FakeCinder()
     steps = archives.import_(there, target, where)
-    assert {(s.image_result, s.moved) for s in steps} == {('already there', 0)}
-    assert {s.metadata.result for s in steps if s.metadata} == {'imported'}
+    assert {(s.state, s.moved) for s in steps} == {(State.PRESENT, 0)}
+    assert {s.record_step.result for s in steps if s.record_step} == {'imported'}
     assert (target.dump() == before) is True
     target.close()
 
@@ -138,7 +139,7 @@ def test_deletes_in_the_middle_and_at_the_end(
     newest = chains.backup(3, parent_id=IDS[1])
     chain.contents.append(cluster.images[BASE].content.dump())
     (*_, step) = archives.create(FakeCinder(*chain.backups[:2], newest), cluster, where, [IDS[3]])
-    assert (step.result, step.start) == ('added', chains.snapshot(1))
+    assert (step.state, step.start) == (State.DONE, chains.snapshot(1))
     assert archives.is_good(where)
     archives.import_(there, target, where)
     assert archives.contents(target) == expected(chain)
@@ -186,7 +187,7 @@ def test_a_volume_that_changed_its_size(
     contents = catalog.read(where)
     for number, backup in enumerate(contents.backups()):
         file = chains.memory_file()
-        extract_archive.run(where, contents, backup, 'raw', file, tmp_path, archives.SILENT)
+        archives.extract(where, backup.id, 'raw', file, tmp_path)
         assert chains.blocks_of_file(file) == wanted[chains.snapshot(number)]
         assert file.seek(0, 2) == sizes[number] << 30
     target.close()
@@ -240,7 +241,7 @@ def test_extract(chain: chains.Chain, tmp_path: pathlib.Path, image_format: str)
     contents = catalog.read(where)
     for number in range(3):
         file, backup = chains.memory_file(), contents.find(IDS[number])
-        extract_archive.run(where, contents, backup, image_format, file, tmp_path, archives.SILENT)
+        archives.extract(where, backup.id, image_format, file, tmp_path)
         file.seek(0)
         if image_format == 'raw':
             assert chains.blocks_of_file(file) == chain.contents[number]

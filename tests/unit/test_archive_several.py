@@ -23,7 +23,8 @@ import pytest
 
 from osc_backup_port import errors, model
 from osc_backup_port.archive import catalog, sealed, store, tar_stream
-from osc_backup_port.moving import import_archive, verify_archive
+from osc_backup_port.moving import verify_archive
+from osc_backup_port.moving.plan import State
 from tests.fakes import ceph as fake_ceph
 from tests.unit import archives, chains
 from tests.unit.chains import BASE, IDS
@@ -110,7 +111,9 @@ def test_create_goes_on_with_the_other_chains(
     where = store.Folder(tmp_path / 'archive')
     break_it(cinder, cluster, where)
     planned = archives.create_all(cinder, cluster, where, order)
-    assert {step.record.id: step.result for step in planned.steps} == dict.fromkeys(FIRST, 'added')
+    assert {step.point.id: step.state for step in planned.steps} == dict.fromkeys(
+        FIRST, State.DONE
+    )
     assert {key for key, _error in planned.findings()} == set(SECOND)
     image = catalog.read_image(where, BASE)
     assert image is not None
@@ -123,7 +126,7 @@ def test_a_backup_whose_snapshot_is_lost_keeps_its_ancestors(
     stored = cluster.images[BASE]
     stored.snapshots = [one for one in stored.snapshots if one.name != chains.snapshot(1)]
     planned = archives.create_all(cinder, cluster, store.Folder(tmp_path), [IDS[2], IDS[4]])
-    assert {step.record.id for step in planned.steps} == {IDS[0], *SECOND}
+    assert {step.point.id for step in planned.steps} == {IDS[0], *SECOND}
     told = dict(planned.findings())
     assert 'no snapshot' in str(told[IDS[1]])
     assert f'its parent {IDS[1]} is unavailable' in str(told[IDS[2]])
@@ -136,8 +139,11 @@ def test_a_chain_that_another_run_writes(
     where = store.Folder(tmp_path)
     with where.lock(BASE):
         planned = archives.create_all(cinder, cluster, where, [IDS[2], IDS[4]])
-    results = {step.record.id: step.result for step in planned.steps}
-    assert results == {**dict.fromkeys(FIRST, 'failed'), **dict.fromkeys(SECOND, 'added')}
+    results = {step.point.id: step.state for step in planned.steps}
+    assert results == {
+        **dict.fromkeys(FIRST, State.FAILED),
+        **dict.fromkeys(SECOND, State.DONE),
+    }
     assert {key for key, _error in planned.findings()} == set(FIRST)
 
 
@@ -158,7 +164,7 @@ def test_a_stream_passes_over_what_could_not_be_finished(
     output.put = fail_there  # type: ignore[method-assign]
     planned = archives.create_all(cinder, cluster, output, [IDS[4], IDS[2]])
     output.close()
-    assert {step.record.id for step in planned.steps if step.error} == set(SECOND[number - 3 :])
+    assert {step.point.id for step in planned.steps if step.error} == set(SECOND[number - 3 :])
 
     file.seek(0)
     there = FakeCinder()
@@ -208,7 +214,7 @@ def test_a_damaged_chain_does_not_stop_the_others(
     assert set(there.rows) == set(FIRST)
     assert set(target.images) == {BASE}
     assert set(target.objects) == {f'backup.{key}.meta' for key in FIRST}
-    assert {step.backup.id for step in planned.steps if step.error} <= set(SECOND)
+    assert {step.point.id for step in planned.steps if step.error} <= set(SECOND)
     verdicts = list(verify_archive.run(where, archives.SILENT, quick=False))
     assert {one.backup_id for one in verdicts if one.result == 'good'} >= set(FIRST)
     assert {one.image for one in verdicts if one.result != 'good'} == {OTHER}
@@ -220,7 +226,7 @@ def test_a_backup_can_be_asked_for_whose_child_is_damaged(
     cut(folder(archive, 1) / 'increment.json')
     there = FakeCinder()
     (step,) = archives.import_(there, target, store.Folder(archive), [IDS[0]])
-    assert step.image_result == import_archive.IMPORTED
+    assert step.state == State.DONE
     assert set(there.rows) == {IDS[0]}
     for wanted in (IDS[1], IDS[2]):
         with pytest.raises(errors.DamagedArchive):
@@ -280,8 +286,11 @@ def test_what_stands_in_the_way_of_one_chain(
     planned = archives.import_all(there, target, store.Folder(archive))
     assert set(target.images) == {BASE}
     assert [there.get(key).status for key in FIRST] == ['available'] * 3
-    results = {step.backup.id: step.image_result for step in planned.steps}
-    assert results == {**dict.fromkeys(FIRST, 'imported'), **dict.fromkeys(SECOND, 'not imported')}
+    results = {step.point.id: step.state for step in planned.steps}
+    assert results == {
+        **dict.fromkeys(FIRST, State.DONE),
+        **dict.fromkeys(SECOND, State.LEFT_OUT),
+    }
     with pytest.raises(errors.NotFound):
         there.get(IDS[3])
 
@@ -293,8 +302,11 @@ def test_an_image_that_is_damaged_in_the_cloud(
     target.pool().create(OTHER, model.ImageLayout(chains.SIZE))
     target.connect().remove_object(f'rbd_header.{target.images[OTHER].id}')
     planned = archives.import_all(there, target, store.Folder(archive))
-    results = {step.backup.id: step.image_result for step in planned.steps}
-    assert results == {**dict.fromkeys(FIRST, 'imported'), **dict.fromkeys(SECOND, 'not imported')}
+    results = {step.point.id: step.state for step in planned.steps}
+    assert results == {
+        **dict.fromkeys(FIRST, State.DONE),
+        **dict.fromkeys(SECOND, State.LEFT_OUT),
+    }
     assert set(there.rows) == set(FIRST)
     assert any('cannot be opened' in str(finding) for finding in planned.findings())
 

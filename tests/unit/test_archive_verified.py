@@ -21,14 +21,15 @@ import pytest
 
 from osc_backup_port import errors
 from osc_backup_port.archive import store
-from osc_backup_port.moving import image_session, import_archive
+from osc_backup_port.moving import archive_source, image_session, plan
+from osc_backup_port.moving.plan import State
 from tests.fakes import ceph as fake_ceph
 from tests.fakes import rbd
 from tests.unit import archives, chains
 from tests.unit.chains import IDS
 from tests.unit.fake_cinder import FakeCinder
 
-Import = collections.abc.Callable[[FakeCinder, fake_ceph.Cluster], list[import_archive.Step]]
+Import = collections.abc.Callable[[FakeCinder, fake_ceph.Cluster], list[plan.Step]]
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_what_is_right_is_imported(
 
     steps = bring(there, target)
 
-    assert [step.image_result for step in steps] == ['imported'] * 3
+    assert [step.state for step in steps] == [State.DONE] * 3
     assert archives.contents(target) == {
         chains.snapshot(number): content for number, content in enumerate(chain.contents)
     }
@@ -115,25 +116,24 @@ def test_what_a_killed_run_wrote_is_read_back_too(
     resumed = []
     begin = image_session.Session.begin
 
-    def watched(self: image_session.Session, increment: Any, is_resumed: bool) -> Any:
-        resumed.append(is_resumed)
-        return begin(self, increment, is_resumed)
+    def watched(self: image_session.Session, step: plan.Step, reading: Any) -> Any:
+        writing = begin(self, step, reading)
+        resumed.append(writing.first > 0)
+        return writing
 
-    monkeypatch.setattr(
-        image_session.Session, 'begin', lambda s, i, resumed: watched(s, i, resumed)
-    )
-    monkeypatch.setattr(import_archive, '_PART', 1)
+    monkeypatch.setattr(image_session.Session, 'begin', watched)
+    monkeypatch.setattr(archive_source, '_PART', 1)
     monkeypatch.setattr(rbd.Image, 'aio_write', dies_at(8))
     with contextlib.suppress(errors.PortError):
         archives.import_(there, target, where, verify=True)
     target.hook = lambda what: 0
     target.forget_clients()
-    monkeypatch.setattr(import_archive, '_PART', 2)
+    monkeypatch.setattr(archive_source, '_PART', 2)
 
     steps = archives.import_(there, target, where, verify=True)
 
     assert True in resumed
-    assert {step.image_result for step in steps} <= {'imported', 'already there'}
+    assert {step.state for step in steps} <= {State.DONE, State.PRESENT}
     assert archives.contents(target) == {
         chains.snapshot(number): content for number, content in enumerate(chain.contents)
     }

@@ -25,7 +25,7 @@ from osc_backup_port import errors, model, units
 from osc_backup_port.ceph import lease
 from osc_backup_port.driver import ceph as ceph_driver
 from osc_backup_port.formats import rbd_diff, rbd_export
-from osc_backup_port.moving import chain_writer, image_info, import_image
+from osc_backup_port.moving import chain_writer, image_info
 from tests.fakes import ceph as fake_ceph
 from tests.fakes import rbd
 from tests.unit import chains
@@ -85,16 +85,16 @@ def check(cluster: fake_ceph.Cluster, source: chains.Chain, *numbers: int) -> No
 @pytest.fixture
 def imported(
     cluster: fake_ceph.Cluster, source: chains.Chain, streams: Streams
-) -> Callable[..., import_image.Result]:
+) -> Callable[..., chains.Result]:
     """Import the stream of that key as the backup of that number."""
 
-    def run(key: tuple[Any, int], **options: Any) -> import_image.Result:
+    def run(key: tuple[Any, int], **options: Any) -> chains.Result:
         return chains.import_(cluster, source.backups[key[1]], streams[key], **options)
 
     return run
 
 
-Imported = Callable[..., import_image.Result]
+Imported = Callable[..., chains.Result]
 
 
 class TestANewImage:
@@ -548,7 +548,7 @@ def test_progress_adds_up(
 
     # The last increment of an export, from the newest snapshot to HEAD, is empty.
     count = 4 if key[0] == 'rbd' else 1
-    assert shown.begun == [('Importing', SIZE)] * count
+    assert [total for _what, total in shown.begun] == [SIZE] * count
     assert shown.moved + shown.skipped == SIZE * count
     assert (result.moved, result.skipped) == (shown.moved, shown.skipped)
     assert 0 < result.moved < 3 * units.MIB
@@ -560,7 +560,7 @@ def test_two_at_the_same_time_end_as_one_after_the_other(
 ) -> None:
     keys = [('raw', 0), ('raw', 1), ('raw', 2)]
     files = [chains.export(source, number, 'raw')[0] for _, number in keys]
-    results: list[import_image.Result] = []
+    results: list[chains.Result] = []
 
     def run(number: int) -> None:
         results.append(chains.import_(cluster, source.backups[number], files[number]))
@@ -686,6 +686,12 @@ def check_undone(
         found['objects'] = {
             name: content for name, content in found['objects'].items() if 'lock' not in name
         }
+    # Of a file that can be read again, the next run goes on behind what is noted.
+    found['images'] = {
+        name: image
+        for name, image in found['images'].items()
+        if not (name == PART and image['metadata'])
+    }
     if trouble.committed:
         # Nothing takes back what is complete.
         assert found['images'] in (before['images'], after['images']), where

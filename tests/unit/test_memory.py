@@ -38,7 +38,7 @@ import zstandard
 from osc_backup_port import model, progress
 from osc_backup_port.archive import catalog, manifest, names, store, tar_stream
 from osc_backup_port.formats import rbd_diff, record_file
-from osc_backup_port.moving import import_archive, verify_archive
+from osc_backup_port.moving import archive_source, cluster_sink, copy, verify_archive
 from osc_backup_port.records import import_records
 from tests.fakes import ceph as fake_ceph
 from tests.unit import chains, fake_cinder, peak_memory
@@ -101,8 +101,9 @@ TELL_MANY = """
 print(len({backup.record.backup_url for backup in contents.backups()}))
 print(sum(len(backup.increment.segments) for backup in contents.backups()))
 cinder, pool = fake_cinder.FakeCinder(), fake_ceph.Cluster().pool()
-planned = import_archive.plan(cinder, pool, contents, [], import_records.Options())
-print(*planned.findings() or [len(planned.records.steps)])
+sink = cluster_sink.Sink(pool, cinder, import_records.Options())
+planned = copy.plan(archive_source.Source(None, contents), sink)
+print(*planned.errors() or [len(planned.records.steps)])
 print(peak_memory.mebibytes())
 """
 

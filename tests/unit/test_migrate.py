@@ -17,10 +17,10 @@ import json
 
 import pytest
 
-from osc_backup_port import errors, model, progress
-from osc_backup_port.moving import chains as pool_chains
-from osc_backup_port.moving import image_session, migrate
-from osc_backup_port.records import import_records, rewriting
+from osc_backup_port import errors, model
+from osc_backup_port.moving import cluster_sink, cluster_source, copy, image_session, job, plan
+from osc_backup_port.moving.plan import State
+from osc_backup_port.records import import_records, rewriting, wanted_records
 from tests.fakes import ceph as fake_ceph
 from tests.unit import archives, chains
 from tests.unit.fake_cinder import FakeCinder
@@ -38,17 +38,24 @@ class Clouds:
         self.source_cinder = archives.with_metadata(self.chain)
         self.target_cinder = FakeCinder()
 
-    def migrate(
-        self, *numbers: int, single: bool = False, verify: bool = True
-    ) -> list[migrate.Step]:
-        both = migrate.Clouds(self.source.pool(), self.target.pool(), self.target_cinder)
+    def look(
+        self,
+        *numbers: int,
+        single: bool = False,
+        options: import_records.Options = OPTIONS,
+    ) -> tuple[plan.Plan, cluster_sink.Sink]:
         wanted = [chains.IDS[number] for number in numbers]
-        records = pool_chains.read_records(self.source_cinder, wanted, single)
-        planned = migrate.plan(self.source_cinder, both, records, single, OPTIONS)
+        records = wanted_records.read(self.source_cinder, wanted, single)
+        source = cluster_source.Source(self.source_cinder, self.source.pool(), records, single)
+        sink = cluster_sink.Sink(self.target.pool(), self.target_cinder, options)
+        return copy.plan(source, sink, all_or_nothing=True), sink
+
+    def migrate(self, *numbers: int, single: bool = False, verify: bool = True) -> list[plan.Step]:
+        planned, sink = self.look(*numbers, single=single)
         assert not planned.findings()
-        migrate.estimate(both, planned)
-        migrate.run(both, planned, OPTIONS, verify, progress.Silent())
-        for finding in planned.findings():
+        copy.estimate(planned)
+        copy.run(planned, sink, job.Job(verify=verify))
+        for finding in planned.errors():
             raise finding
         return planned.steps
 
@@ -72,9 +79,9 @@ def expect_same(clouds: Clouds, *numbers: int) -> None:
 
 def test_a_chain(clouds: Clouds) -> None:
     steps = clouds.migrate(2)
-    assert [step.result for step in steps] == ['migrated'] * 3
+    assert [step.state for step in steps] == [State.DONE] * 3
     assert all(0 < step.moved <= step.estimate for step in steps)
-    assert [step.metadata.result for step in steps if step.metadata] == ['imported'] * 3
+    assert [step.record_step.result for step in steps if step.record_step] == ['imported'] * 3
     expect_same(clouds, 0, 1, 2)
     assert clouds.target.images[chains.BASE].content.dump() == clouds.chain.contents[2]
     dependents = [
@@ -87,7 +94,7 @@ def test_a_chain(clouds: Clouds) -> None:
 def test_again_it_moves_what_is_new(clouds: Clouds) -> None:
     first = clouds.migrate(0)
     second = clouds.migrate(1)
-    assert [step.result for step in second] == ['already there', 'migrated']
+    assert [step.state for step in second] == [State.PRESENT, State.DONE]
     assert 0 < second[1].moved < first[0].moved
     expect_same(clouds, 0, 1)
     before = clouds.target.dump()
@@ -155,6 +162,7 @@ def test_one_out_of_its_chain(clouds: Clouds) -> None:
     assert archives.contents(clouds.target, own) == {chains.snapshot(1): clouds.chain.contents[1]}
     moved = clouds.target_cinder.export_record(chains.IDS[1])
     assert (moved.parent_id, moved.base_image) == (None, own)
+    assert step.point.record
     assert step.point.record.parent_id is None
 
 
@@ -164,32 +172,32 @@ def test_a_target_that_has_only_the_middle_one(clouds: Clouds) -> None:
     with pool.open(chains.BASE, writable=True) as image:
         image.remove_snapshot(chains.snapshot(0))
     steps = clouds.migrate(2)
-    assert [step.result for step in steps] == ['migrated', 'already there', 'migrated']
+    assert [step.state for step in steps] == [State.DONE, State.PRESENT, State.DONE]
     expect_same(clouds, 0, 1, 2)
     assert clouds.target.images[chains.BASE].content.dump() == clouds.chain.contents[2]
 
 
 def test_a_killed_run_is_taken_up(clouds: Clouds, monkeypatch: pytest.MonkeyPatch) -> None:
     """All but the last part of the full backup is there; it is not moved again."""
-    monkeypatch.setattr(migrate, '_PART', 64 << 20)
+    monkeypatch.setattr(cluster_source, '_PART', 64 << 20)
 
     class Killed(BaseException):
         pass
 
     written = []
-    note_parts = image_session.Session.note_parts
+    note_parts = image_session.Session._note_parts
 
-    def die(self: image_session.Session, identity: str, parts: int) -> None:
-        note_parts(self, identity, parts)
-        written.append(parts)
-        if parts > 10:
+    def die(self: image_session.Session, identity: str, mark: int) -> None:
+        note_parts(self, identity, mark)
+        written.append(mark)
+        if mark > 8 * (64 << 20):
             raise Killed
 
-    monkeypatch.setattr(image_session.Session, 'note_parts', die)
+    monkeypatch.setattr(image_session.Session, '_note_parts', die)
     with pytest.raises(Killed):
         clouds.migrate(0)
     assert set(clouds.target.images) == {f'{chains.BASE}.part'}
-    monkeypatch.setattr(image_session.Session, 'note_parts', note_parts)
+    monkeypatch.setattr(image_session.Session, '_note_parts', note_parts)
     (step,) = clouds.migrate(0)
     expect_same(clouds, 0)
     assert written
@@ -201,28 +209,24 @@ def test_a_killed_run_is_taken_up(clouds: Clouds, monkeypatch: pytest.MonkeyPatc
 def test_metadata_that_cannot_be_stored(clouds: Clouds, monkeypatch: pytest.MonkeyPatch) -> None:
     """It stops the records of its chain, and not the run."""
 
-    def store(*_arguments: object) -> str:
+    def store(*_arguments: object) -> object:
         raise errors.CephError('Pool backups: has reached its quota.')
 
-    both = migrate.Clouds(clouds.source.pool(), clouds.target.pool(), clouds.target_cinder)
-    records = pool_chains.read_records(clouds.source_cinder, [chains.IDS[0]], False)
-    planned = migrate.plan(clouds.source_cinder, both, records, False, OPTIONS)
+    planned, sink = clouds.look(0)
     monkeypatch.setattr('osc_backup_port.moving.volume_metadata.store', store)
-    migrate.run(both, planned, OPTIONS, False, progress.Silent())
+    copy.run(planned, sink, job.Job())
     (step,) = planned.steps
     assert 'has reached its quota' in str(step.error)
-    assert step.metadata is not None
-    assert step.metadata.result == 'not imported'
+    assert step.record_step is not None
+    assert step.record_step.result == 'not imported'
     assert not clouds.target_cinder.rows
 
 
 def test_an_image_that_is_damaged_in_the_other_cloud(clouds: Clouds) -> None:
     clouds.target.pool().create(chains.BASE, model.ImageLayout(chains.SIZE))
     clouds.target.connect().remove_object(f'rbd_header.{clouds.target.images[chains.BASE].id}')
-    both = migrate.Clouds(clouds.source.pool(), clouds.target.pool(), clouds.target_cinder)
-    records = pool_chains.read_records(clouds.source_cinder, [chains.IDS[0]], False)
-    planned = migrate.plan(clouds.source_cinder, both, records, False, OPTIONS)
-    (finding,) = planned.findings()
+    planned, _sink = clouds.look(0)
+    (finding,) = planned.errors()
     assert 'cannot be opened' in str(finding)
 
 
@@ -230,10 +234,10 @@ def test_what_differs_is_found(clouds: Clouds, monkeypatch: pytest.MonkeyPatch) 
     """Bytes that change on their way are seen by --verify, and taken back."""
     commit = image_session.Session.commit
 
-    def spoil(self: image_session.Session, increment: object, is_wanted: bool) -> None:
+    def spoil(self: image_session.Session, step: plan.Step) -> None:
         (image,) = clouds.target.images.values()
         image.content.write(123, b'?')
-        commit(self, increment, is_wanted)  # type: ignore[arg-type]
+        commit(self, step)
 
     monkeypatch.setattr(image_session.Session, 'commit', spoil)
     with pytest.raises(errors.PortError, match='are not the same'):
@@ -244,25 +248,25 @@ def test_what_differs_is_found(clouds: Clouds, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_chain_is_looked_up_from_any_of_its_backups(clouds: Clouds) -> None:
-    records = pool_chains.read_records(clouds.source_cinder, [chains.IDS[2]])
-    (chain,) = pool_chains.find(clouds.source_cinder, clouds.source.pool(), records).chains
-    assert [point.record.id for point in chain.points] == chains.IDS[:3]
+    records = wanted_records.read(clouds.source_cinder, [chains.IDS[2]])
+    source = cluster_source.Source(clouds.source_cinder, clouds.source.pool(), records)
+    (chain,) = source.chains()
+    assert [point.id for point in chain.points] == chains.IDS[:3]
     assert chain.unknown == ()
 
 
 def test_a_pool_without_room(clouds: Clouds) -> None:
     before = clouds.target.dump()
     clouds.target.free = 1
-    both = migrate.Clouds(clouds.source.pool(), clouds.target.pool(), clouds.target_cinder)
-    records = pool_chains.read_records(clouds.source_cinder, [chains.IDS[2]], False)
-    planned = migrate.plan(clouds.source_cinder, both, records, False, OPTIONS)
-    [error] = planned.findings()
+    planned, _sink = clouds.look(2)
+    copy.estimate(planned)
+    [error] = planned.errors()
     assert 'has room for 1 B, expected' in str(error)
     needed = sum(step.estimate for step in planned.steps)
     assert needed > 1
     assert clouds.target.dump() == before
     clouds.target.free = needed
-    assert not migrate.plan(clouds.source_cinder, both, records, False, OPTIONS).findings()
+    assert not clouds.look(2)[0].findings()
 
 
 def test_keys_are_mapped_in_the_metadata_too(clouds: Clouds) -> None:
@@ -270,14 +274,12 @@ def test_keys_are_mapped_in_the_metadata_too(clouds: Clouds) -> None:
     content = json.dumps({'version': 2, 'volume-base-metadata': base}).encode()
     name = f'backup.{chains.IDS[0]}.meta'
     clouds.source.objects[name] = content
-    both = migrate.Clouds(clouds.source.pool(), clouds.target.pool(), clouds.target_cinder)
-    records = pool_chains.read_records(clouds.source_cinder, [chains.IDS[0]], False)
     changes = rewriting.Rewriting('backups', keys={'old': 'new'})
     options = import_records.Options(changes=changes)
     for _again in range(2):
-        planned = migrate.plan(clouds.source_cinder, both, records, False, options)
+        planned, sink = clouds.look(0, options=options)
         assert not planned.findings()
-        migrate.run(both, planned, options, False, progress.Silent())
+        copy.run(planned, sink, job.Job())
     written = json.loads(clouds.target.objects[name])
     assert written['volume-base-metadata'] == {
         'encryption_key_id': 'new',

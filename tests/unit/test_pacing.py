@@ -91,7 +91,7 @@ def test_chains_side_by_side_share_the_rate_and_the_requests() -> None:
 def parse(*words: str) -> limits.Limits:
     parser = argparse.ArgumentParser()
     transfer_options.add_arguments(parser)
-    return transfer_options.bounds(parser.parse_args(words))
+    return transfer_options.job(parser.parse_args(words), progress.Silent(), True).bounds
 
 
 def test_without_options_the_limits_are_the_defaults() -> None:

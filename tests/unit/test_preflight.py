@@ -22,9 +22,8 @@ import pytest
 from osc_backup_port import errors, record
 from osc_backup_port.cinder import resources
 from osc_backup_port.driver import ceph as ceph_driver
-from osc_backup_port.moving import chains as pool_chains
-from osc_backup_port.moving import migrate, target_pool
-from osc_backup_port.records import import_records, map_file, placement, rewriting
+from osc_backup_port.moving import cluster_sink, cluster_source, copy, target_pool
+from osc_backup_port.records import import_records, map_file, placement, rewriting, wanted_records
 from tests.fakes import ceph as fake_ceph
 from tests.unit import archives, chains, records
 from tests.unit.fake_cinder import FakeCinder, make_chain
@@ -273,11 +272,13 @@ def test_migrate_looks_at_an_image_that_is_in_the_way(
 ) -> None:
     chains.make_image(target, chains.BASE).close()
     source = archives.with_metadata(chain)
-    clouds = migrate.Clouds(chain.cluster.pool(), target.pool(), cinder)
     cinder.quota = resources.Room(0, 0)
-    found = pool_chains.read_records(source, [chains.IDS[2]], False)
-    planned = migrate.plan(source, clouds, found, False, archives.OPTIONS)
-    told = '\n'.join(str(error) for error in planned.findings())
+    records = wanted_records.read(source, [chains.IDS[2]])
+    origin = cluster_source.Source(source, chain.cluster.pool(), records)
+    planned = copy.plan(
+        origin, cluster_sink.Sink(target.pool(), cinder, archives.OPTIONS), all_or_nothing=True
+    )
+    told = '\n'.join(str(error) for error in planned.errors())
     assert 'is there, without the snapshot of any backup' in told
     assert '0 more backups, expected 3' in told
 

@@ -44,34 +44,33 @@ def items() -> list[model.Item]:
 
 def compare(
     cluster: fake_ceph.Cluster, written: list[model.Item], more: model.Data | None = None
-) -> None:
+) -> errors.InvalidInput | None:
     witness = read_back.Witness(from_nothing=True)
     list(witness.watch(iter(items())))
     pool = cluster.pool()
     pool.create('image', model.ImageLayout(SIZE, order=18))
     with pool.open('image', writable=True) as image:
         writing.write_items(image, written + ([more] if more else []))
-        witness.compare(image, BOUNDS, progress.Silent())
+        return witness.compare(image, BOUNDS, progress.Silent())
 
 
 def test_what_was_written_as_it_came_passes(cluster: fake_ceph.Cluster) -> None:
-    compare(cluster, items())
+    assert compare(cluster, items()) is None
 
 
 @pytest.mark.parametrize('offset', [200_000, 299_999, units.MIB + 777, 3 * units.MIB])
 def test_one_wrong_byte_of_data_is_found(cluster: fake_ceph.Cluster, offset: int) -> None:
-    with pytest.raises(errors.InvalidInput, match='does not read as what was written'):
-        compare(cluster, items(), model.Data(offset, b'?'))
+    found = compare(cluster, items(), model.Data(offset, b'?'))
+    assert 'does not read as what was written' in str(found)
 
 
 @pytest.mark.parametrize('offset', [400_000, 2 * units.MIB, 2 * units.MIB + 555_000])
 def test_data_where_there_should_be_a_hole_is_found(
     cluster: fake_ceph.Cluster, offset: int
 ) -> None:
-    with pytest.raises(errors.InvalidInput, match='at offset'):
-        compare(cluster, items(), model.Data(offset, b'?'))
+    found = compare(cluster, items(), model.Data(offset, b'?'))
+    assert 'at offset' in str(found)
 
 
 def test_what_is_missing_is_found(cluster: fake_ceph.Cluster) -> None:
-    with pytest.raises(errors.InvalidInput, match='at offset'):
-        compare(cluster, items()[:3])
+    assert 'at offset' in str(compare(cluster, items()[:3]))

@@ -26,6 +26,7 @@ import pytest
 from osc_backup_port import errors
 from osc_backup_port.archive import remote_store, store
 from osc_backup_port.moving import archive_segments, verify_archive
+from osc_backup_port.osc import steps
 from tests.fakes import ceph as fake_ceph
 from tests.unit import archives, chains
 from tests.unit.chains import BASE, IDS
@@ -100,7 +101,7 @@ def create(chain: chains.Chain, where: store.Store, level: int = 3) -> str:
         (step,) = archives.create(cinder, chain.cluster, where, [IDS[0]], level=level)
     except errors.PortError as error:
         return str(error)
-    return step.result
+    return steps.data(step, 'added')
 
 
 def verify(where: store.Store) -> list[verify_archive.Verdict]:

@@ -115,19 +115,30 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _export(pool: Any, records: Any, options: Any) -> None:
-    from osc_backup_port import files
-    from osc_backup_port.formats import stream
-    from osc_backup_port.moving import export_image
+def _move(source: Any, sink: Any, bounds: Any = None) -> None:
+    from osc_backup_port.moving import copy, job
     from osc_backup_port.transfer import limits
 
-    bounds = limits.choose(rate=options.limit_rate)
-    base = records[0].id if options.from_first else None
-    plan = export_image.plan(pool, records[-1], None, options.format, base)
+    planned = copy.plan(source, sink)
+    copy.run(planned, sink, job.Job(bounds=bounds or limits.SHARED))
+    for error in planned.errors():
+        raise error
+
+
+def _export(pool: Any, records: Any, options: Any) -> None:
+    from osc_backup_port import files
+    from osc_backup_port.formats import image_formats, stream
+    from osc_backup_port.moving import cluster_source, file_sink
+    from osc_backup_port.transfer import limits
+
+    base, image_format = records[0].id if options.from_first else None, options.format
+    with_chain = image_formats.get(image_format).holds is image_formats.Holds.CHAIN
+    source = cluster_source.OneBackup(pool, records[-1], None, with_chain, base)
 
     def write(file: io.RawIOBase) -> None:
         writer = stream.Writer(file, options.checksum)
-        export_image.run(pool, plan, writer, progress.Silent(), bounds)
+        sink = file_sink.Sink(writer, image_formats.get(image_format), base)
+        _move(source, sink, limits.choose(rate=options.limit_rate))
 
     if options.file == '-':
         write(io.FileIO(1, 'w', closefd=False))
@@ -138,37 +149,38 @@ def _export(pool: Any, records: Any, options: Any) -> None:
 
 def _import(pool: Any, records: Any, options: Any) -> None:
     from osc_backup_port.formats import stream
-    from osc_backup_port.moving import import_image
+    from osc_backup_port.moving import cluster_sink, file_source
+    from osc_backup_port.records import import_records
+    from osc_backup_port.transfer import limits
 
-    source = io.FileIO(0 if options.file == '-' else options.file)
-    reader = stream.Reader(source, options.file, options.checksum)
-    chosen, shown = import_image.Options(format=options.format), progress.Silent()
-    stream_ = import_image.recognise(reader, records[-1], chosen, shown)
-    import_image.run(pool, records[-1], None, stream_, chosen, shown)
+    file = io.FileIO(0 if options.file == '-' else options.file)
+    reader = stream.Reader(file, options.file, options.checksum)
+    opened = file_source.recognise(reader, records[-1], options.format, None, progress.Silent())
+    source = file_source.Source(opened, file_source.Wanted(records[-1]), pool.commands)
+    sink = cluster_sink.Sink(pool, None, import_records.Options())
+    _move(source, sink, limits.DEFAULT)
 
 
 def _archive(pool: Any, records: Any, options: Any) -> None:
     from osc_backup_port.archive import store
-    from osc_backup_port.moving import chains, create_archive
+    from osc_backup_port.moving import archive_sink, cluster_source
+    from osc_backup_port.records import wanted_records
 
-    chosen, target = create_archive.Options(), store.Folder(pathlib.Path(options.file))
     cinder = Cinder(records)
-    found = chains.read_records(cinder, [item.id for item in records], False)
-    planned = create_archive.plan(cinder, pool, target, found, chosen)
-    create_archive.run(pool, target, planned, chosen, progress.Silent())
-    _raise_first([error for _id, error in planned.findings()])
+    found = wanted_records.read(cinder, [item.id for item in records])
+    source = cluster_source.Source(cinder, pool, found)
+    _move(source, archive_sink.Sink(store.Folder(pathlib.Path(options.file))))
 
 
 def _unarchive(pool: Any, records: Any, options: Any) -> None:
     from osc_backup_port.archive import catalog, store
-    from osc_backup_port.moving import import_archive
+    from osc_backup_port.moving import archive_source, cluster_sink
     from osc_backup_port.records import import_records, rewriting
 
-    source, cinder = store.Folder(pathlib.Path(options.file)), Cinder([])
+    where = store.Folder(pathlib.Path(options.file))
     chosen = import_records.Options(changes=rewriting.Rewriting(ceph_pool=pool.name))
-    planned = import_archive.plan(cinder, pool, catalog.read(source), [], chosen)
-    import_archive.run(pool, source, planned, chosen, progress.Silent())
-    _raise_first(planned.findings())
+    source = archive_source.Source(where, catalog.read(where))
+    _move(source, cluster_sink.Sink(pool, Cinder([]), chosen))
 
 
 def _many(pool: Any, records: Any, options: Any) -> None:
@@ -211,23 +223,16 @@ def _list(pool: Any, records: Any, options: Any) -> None:
 
 
 def _migrate(pool: Any, records: Any, options: Any) -> None:
-    from osc_backup_port.moving import chains, migrate
-    from osc_backup_port.records import import_records, rewriting
+    from osc_backup_port.moving import cluster_sink, cluster_source
+    from osc_backup_port.records import import_records, rewriting, wanted_records
 
     conf, name = options.to
     chosen = import_records.Options(changes=rewriting.Rewriting(ceph_pool=name))
     with cluster.open_pool(cluster.Settings(conf, options.user), name) as target:
-        clouds = migrate.Clouds(pool, target, Cinder([]))
         cinder = Cinder(records)
-        found = chains.read_records(cinder, [item.id for item in records], False)
-        planned = migrate.plan(cinder, clouds, found, False, chosen)
-        migrate.run(clouds, planned, chosen, False, progress.Silent())
-        _raise_first(planned.findings())
-
-
-def _raise_first(findings: list[typing.Any]) -> None:
-    if findings:
-        raise findings[0]
+        found = wanted_records.read(cinder, [item.id for item in records])
+        source = cluster_source.Source(cinder, pool, found)
+        _move(source, cluster_sink.Sink(target, Cinder([]), chosen))
 
 
 if __name__ == '__main__':

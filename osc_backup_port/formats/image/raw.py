@@ -34,9 +34,16 @@ class _Raw:
         whole = model.Increment(None, None, size, raw.read(reader, size))
         return image_formats.Incoming(self.name, None, 1, iter([whole]))
 
-    def write(self, writer: stream.Writer, image: image_formats.Outgoing) -> None:
-        for increment in image.increments:
-            raw.write(writer, increment.items, image.layout.size)
+    def begin(
+        self, writer: stream.Writer, layout: model.ImageLayout, points: int
+    ) -> image_formats.ImageWriter:
+        del points
+        return image_formats.OneIncrement(_write, writer, layout)
+
+
+def _write(writer: stream.Writer, image: image_formats.Outgoing) -> None:
+    for increment in image.increments:
+        raw.write(writer, increment.items, increment.size)
 
 
 FORMAT = _Raw()

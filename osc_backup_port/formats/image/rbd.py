@@ -12,10 +12,11 @@
 
 """The rbd export format 2: what ``rbd export --export-format 2`` writes."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterator
 
-from osc_backup_port import items
-from osc_backup_port.formats import image_formats, rbd_export, stream
+from osc_backup_port import items, model
+from osc_backup_port.formats import image_formats, rbd_diff, rbd_export, stream
 
 
 class _Rbd:
@@ -34,11 +35,37 @@ class _Rbd:
         export = rbd_export.read(reader)
         return image_formats.Incoming(self.name, export.layout, export.count, export.increments)
 
-    def write(self, writer: stream.Writer, image: image_formats.Outgoing) -> None:
-        increments = map(items.without_needless_zeros, image.increments)
-        for piece in rbd_export.encode(image.layout, image.count, increments):
-            writer.write(piece)
-        writer.finish()
+    def begin(
+        self, writer: stream.Writer, layout: model.ImageLayout, points: int
+    ) -> image_formats.ImageWriter:
+        return _Writer(writer, layout, points)
+
+
+class _Writer:
+    def __init__(self, writer: stream.Writer, layout: model.ImageLayout, points: int) -> None:
+        self._writer = writer
+        self._layout = layout
+        self._points = points
+        self._last: model.Increment | None = None
+
+    def add(self, increment: model.Increment) -> None:
+        if self._last is None:
+            # Behind the last snapshot comes what HEAD has more: nothing.
+            count = self._points + (increment.to_snap is not None)
+            self._put(rbd_export.encode(self._layout, count, ()))
+        self._put(rbd_diff.encode(items.without_needless_zeros(increment), version=2))
+        self._last = dataclasses.replace(increment, items=iter(()))
+
+    def finish(self) -> None:
+        last = self._last
+        if last is not None and last.to_snap is not None:
+            rest = model.Increment(last.to_snap, None, last.size, iter(()))
+            self._put(rbd_diff.encode(rest, version=2))
+        self._writer.finish()
+
+    def _put(self, pieces: Iterator[bytes]) -> None:
+        for piece in pieces:
+            self._writer.write(piece)
 
 
 FORMAT = _Rbd()

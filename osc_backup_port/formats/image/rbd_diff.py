@@ -33,11 +33,18 @@ class _RbdDiff:
         del size
         return image_formats.Incoming(self.name, None, 1, _read(reader))
 
-    def write(self, writer: stream.Writer, image: image_formats.Outgoing) -> None:
-        for increment in image.increments:
-            for piece in rbd_diff.encode(items.without_needless_zeros(increment)):
-                writer.write(piece)
-        writer.finish()
+    def begin(
+        self, writer: stream.Writer, layout: model.ImageLayout, points: int
+    ) -> image_formats.ImageWriter:
+        del points
+        return image_formats.OneIncrement(_write, writer, layout)
+
+
+def _write(writer: stream.Writer, image: image_formats.Outgoing) -> None:
+    for increment in image.increments:
+        for piece in rbd_diff.encode(items.without_needless_zeros(increment)):
+            writer.write(piece)
+    writer.finish()
 
 
 def _read(reader: stream.Reader) -> Iterator[model.Increment]:
