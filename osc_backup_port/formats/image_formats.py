@@ -134,12 +134,16 @@ class ImageFormat(Protocol):
     @property
     def banners(self) -> tuple[bytes, ...]: ...
 
+    def begins(self, head: bytes) -> bool:
+        """Tell whether a stream of this format may begin with *head*, its first 512 bytes."""
+        ...
+
     def image_size(self, reader: stream.Reader, size: int, may_have: Callable[[int], bool]) -> int:
         """Return how many bytes the volume in a stream has to have; nothing of it is read.
 
         :param size: bytes of the volume: whole GiB, as its record has them
         :param may_have: tells whether the volume may have another size
-        :raises InvalidInput: the stream does not begin as this format does
+        :raises InvalidInput: what tells the size is damaged, or cannot be read
         """
         ...
 
@@ -185,11 +189,15 @@ def of_file_name(path: str) -> str | None:
     return None
 
 
-@functools.cache
 def _formats() -> dict[str, ImageFormat]:
+    return _found_in(tuple(image.__path__))
+
+
+@functools.lru_cache(maxsize=1)
+def _found_in(folders: tuple[str, ...]) -> dict[str, ImageFormat]:
     modules = [
         importlib.import_module(f'{image.__name__}.{found.name}')
-        for found in pkgutil.iter_modules(image.__path__)
+        for found in pkgutil.iter_modules(folders)
     ]
     by_name: dict[str, ImageFormat] = {one.FORMAT.name: one.FORMAT for one in modules}
     ordered = [*_FIRST, *sorted(by_name.keys() - set(_FIRST))]

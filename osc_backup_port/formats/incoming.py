@@ -53,9 +53,10 @@ def recognise(
     :param by_name: what the name of the file tells: see :func:`image_formats.of_file_name`
     :raises InvalidInput: more than one format is possible, or none
     """
-    if by_name is not None:
-        return by_name
     head, total = _head(reader), reader.size
+    if by_name is not None:
+        _expect_beginning(reader, head, by_name)
+        return by_name
     found = _banner(head)
     if found and total not in (None, size):
         return found
@@ -71,7 +72,7 @@ def recognise(
     if stranger is not None:
         raise errors.InvalidInput(
             f'{reader.name}: is {stranger.what}, or a raw image that begins as such a file does.',
-            f'{_advice(stranger, reader)} If it is the raw image: --format raw',
+            f'{_advice(stranger, reader)} If it is the raw image: --format {RAW}',
         )
     raise _wrong_size(reader, size, total or 0, may_have)
 
@@ -125,10 +126,8 @@ def open_stream(
     """
     head = _head(reader)
     image_format = image_format or recognise(reader, size, lambda found: found == size)
-    one = image_formats.get(image_format)
-    if one.banners and _banner(head) != image_format:
-        raise _not_as_told(reader, head, image_format)
-    arriving = one.read(reader, size)
+    _expect_beginning(reader, head, image_format)
+    arriving = image_formats.get(image_format).read(reader, size)
     increments = _ending(arriving.increments, arriving.count, reader, at_end)
     return dataclasses.replace(arriving, increments=increments)
 
@@ -183,21 +182,28 @@ def _may_begin(reader: stream.Reader, image_format: str, size: int) -> bool:
     return True
 
 
-def _not_as_told(reader: stream.Reader, head: bytes, image_format: str) -> errors.InvalidInput:
+def _expect_beginning(reader: stream.Reader, head: bytes, image_format: str) -> None:
+    """:raises InvalidInput: the stream does not begin as its format does"""
+    if image_formats.get(image_format).begins(head):
+        return
     expected = f'expected the format {image_format}'
     if found := _banner(head):
-        return errors.InvalidInput(
+        raise errors.InvalidInput(
             f'{reader.name}: begins as the format {found} does, {expected}.', f'{_TELL} {found}'
         )
     if stranger := strangers.recognise(head):
-        return errors.InvalidInput(
+        raise errors.InvalidInput(
             f'{reader.name}: is {stranger.what}, {expected}.', _advice(stranger, reader)
         )
-    return errors.InvalidInput(
+    raise errors.InvalidInput(
         f'{reader.name}: begins with {head[:16]!r}, {expected}.',
         f'If it is a raw image: {_TELL} {RAW}',
     )
 
 
 def _advice(stranger: strangers.Stranger, reader: stream.Reader) -> str:
-    return stranger.advice.format(file=shlex.quote(reader.name))
+    """Return how to go on where a file is what it seems to be."""
+    command = stranger.advice.format(file=shlex.quote(reader.name))
+    if stranger.format not in image_formats.names():
+        return command
+    return f'{_TELL} {stranger.format}. Or {command[0].lower()}{command[1:]}'

@@ -18,6 +18,7 @@ from osc_backup_port import errors, model, units
 from osc_backup_port.formats import stream
 
 PIECE = 4 * units.MIB
+_ZEROS = bytes(units.MIB)
 
 
 def read(reader: stream.Reader, size: int) -> Iterator[model.Item]:
@@ -58,3 +59,24 @@ def write(writer: stream.Writer, items: Iterable[model.Item], size: int) -> None
             writer.write_zeros(item.length)
     writer.write_zeros(size - writer.position)
     writer.finish()
+
+
+def pieces(items: Iterable[model.Item], size: int) -> Iterator[bytes]:
+    """Yield an image of *size* bytes, for what cannot have holes.
+
+    :param items: in ascending order
+    """
+    position = 0
+    for item in items:
+        yield from _zeros(item.offset - position)
+        if isinstance(item, model.Data):
+            yield item.data
+        else:
+            yield from _zeros(item.length)
+        position = item.offset + item.length
+    yield from _zeros(size - position)
+
+
+def _zeros(length: int) -> Iterator[bytes]:
+    for at in range(0, length, len(_ZEROS)):
+        yield _ZEROS[: length - at]

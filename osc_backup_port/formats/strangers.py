@@ -29,18 +29,22 @@ class Stranger:
     """What a file seems to be, and what makes an image of it.
 
     :param advice: a command; ``{file}`` stands for the file
+    :param format: what the format is called, which may be one that is read as it is
     """
 
     what: str
     advice: str
+    format: str | None = None
 
 
 def _packed(program: str) -> Stranger:
-    return Stranger(f'compressed with {program}', f'Unpack it first: {program} -dc {{file}} |')
+    return Stranger(
+        f'compressed with {program}', f'Unpack it first: {program} -dc {{file}} |', program
+    )
 
 
-def _disk(what: str) -> Stranger:
-    return Stranger(what, _CONVERT)
+def _disk(kind: str) -> Stranger:
+    return Stranger(f'a {kind} image', _CONVERT, kind)
 
 
 _KNOWN = {
@@ -62,13 +66,13 @@ _KNOWN = {
         'An OVA holds disks of VMware: tar xf {file}, and convert them: qemu-img convert -O raw '
         '<disk> <raw file>. An archive of backups: openstack volume backup archive import',
     ),
-    rb'QFI\xfb': _disk('a qcow2 image'),
-    rb'QED\x00': _disk('a qed image'),
-    rb'KDMV|COWD|# Disk DescriptorFile|\xbe\xba\xfe\xca\x00\x00\x00\x00': _disk('a vmdk image'),
-    rb'vhdxfile': _disk('a vhdx image'),
-    rb'conectix': _disk('a vhd image'),
-    rb'.{64}\x7f\x10\xda\xbe': _disk('a vdi image'),
-    rb'WithoutFreeSpace|WithouFreSpacExt': _disk('a Parallels image'),
+    rb'QFI\xfb': _disk('qcow2'),
+    rb'QED\x00': _disk('qed'),
+    rb'KDMV|COWD|# Disk DescriptorFile|\xbe\xba\xfe\xca\x00\x00\x00\x00': _disk('vmdk'),
+    rb'vhdxfile': _disk('vhdx'),
+    rb'conectix': _disk('vhd'),
+    rb'.{64}\x7f\x10\xda\xbe': _disk('vdi'),
+    rb'WithoutFreeSpace|WithouFreSpacExt': _disk('Parallels'),
 }
 _PATTERNS = [(re.compile(pattern, re.DOTALL), stranger) for pattern, stranger in _KNOWN.items()]
 
@@ -86,4 +90,4 @@ def recognise(head: bytes, tail: bytes = b'') -> Stranger | None:
     for pattern, stranger in _PATTERNS:
         if pattern.match(head):
             return stranger
-    return _disk('a vhd image of fixed size') if tail.startswith(_FIXED_VHD) else None
+    return Stranger('a vhd image of fixed size', _CONVERT) if tail.startswith(_FIXED_VHD) else None

@@ -41,6 +41,8 @@ _FLUSH_STEP = 32 * units.MIB
 _HASH_AHEAD = 4
 #: What is smaller is put together first: a piece costs a change of threads.
 _HASH_PIECE = 256 * units.KIB
+#: What is read only to be hashed is read in pieces of this size.
+_PASS_STEP = 4 * units.MIB
 
 
 class _Hash:
@@ -55,6 +57,10 @@ class _Hash:
         self._small_size = 0
         self._ahead: collections.deque[concurrent.futures.Future[None]] = collections.deque()
         self._thread: concurrent.futures.ThreadPoolExecutor | None = None
+
+    @property
+    def is_wanted(self) -> bool:
+        return self._digest is not None
 
     def update(self, data: bytes) -> None:
         if self._digest is not None:
@@ -165,6 +171,45 @@ class Reader:
         at = max(self.size - count, 0)
         return os.pread(self._file.fileno(), count, self._start + at)
 
+    def read_at(self, offset: int, count: int) -> bytes:
+        """Return bytes of a file, fewer only at its end; the stream stays where it is.
+
+        They are not hashed: see :meth:`pass_over`.
+        """
+        if self._start is None:
+            raise io.UnsupportedOperation(f'{self.name}: is a pipe')
+        # The kernel takes no number that is larger than a file may be.
+        if offset >= (self.size or 0):
+            return b''
+        pieces = []
+        while count and (piece := os.pread(self._file.fileno(), count, self._start + offset)):
+            pieces.append(piece)
+            offset, count = offset + len(piece), count - len(piece)
+        return pieces[0] if len(pieces) == 1 else b''.join(pieces)
+
+    def is_hole_at(self, offset: int, count: int) -> bool:
+        """Tell whether a part of a file is in a hole; the stream stays where it is."""
+        if self._start is None:
+            return False
+        descriptor, at = self._file.fileno(), self._start + offset
+        here = os.lseek(descriptor, 0, os.SEEK_CUR)
+        try:
+            return _next_data(descriptor, at) >= at + count
+        finally:
+            os.lseek(descriptor, here, os.SEEK_SET)
+
+    def pass_over(self) -> None:
+        """Go to the end of a file of which bytes were read here and there.
+
+        All of it is read once more where it is to be hashed, and only there.
+        """
+        total = self.size or 0
+        if self._hash.is_wanted:
+            while self.skip_hole(total) or self.read(_PASS_STEP):
+                pass
+        else:
+            self.position = total
+
     def read(self, count: int) -> bytes:
         """Return *count* bytes, fewer only where the stream ends."""
         first, self._head = self._head[:count], self._head[count:]
@@ -201,14 +246,7 @@ class Reader:
         if self._start is None:
             return 0
         descriptor, here = self._file.fileno(), self._start + self.position
-        end = os.fstat(descriptor).st_size
-        try:
-            data = os.lseek(descriptor, here, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno != errno.ENXIO:
-                raise
-            data = end
-        length = min(most, max(data - here, 0))
+        length = min(most, max(_next_data(descriptor, here) - here, 0))
         os.lseek(descriptor, here + length, os.SEEK_SET)
         self.position += length
         self._hash.update_zeros(length)
@@ -273,16 +311,33 @@ class Writer:
                 self._write_all(_ZEROS[: length - at])
         self._hash.update_zeros(length)
 
-    def write_at(self, offset: int, data: bytes) -> None:
-        """Write into a regular file that is not hashed, wherever that is."""
+    @property
+    def has_places(self) -> bool:
+        """Whether it is an empty file, so that bytes can go to any place: :meth:`write_at`."""
+        return self._is_sparse and os.fstat(self._file.fileno()).st_size == 0
+
+    def write_at(self, offset: int, data: bytes | memoryview) -> None:
+        """Write to a place in a file; :meth:`finish_places` has to follow at the end."""
         view = memoryview(data)
         while view:
-            done = os.pwrite(self._file.fileno(), view, offset)
-            view, offset = view[done:], offset + done
+            count = os.pwrite(self._file.fileno(), view, offset)
+            view, offset = view[count:], offset + count
         self.written += len(data)
+        if self.written - self._flushed >= _FLUSH_STEP:
+            self._flush(self.written)
+
+    def finish_places(self) -> None:
+        """Count the whole file, and hash it where that is wanted: it is read once for that.
+
+        Where the file cannot be read by us there is no hash.
+        """
+        descriptor = self._file.fileno()
+        if self._hash.is_wanted:
+            self._hash = _hash_of(descriptor)
+        self.position = os.fstat(descriptor).st_size
 
     def resize(self, size: int) -> None:
-        """Let a file that was written with :meth:`write_at` have so many bytes."""
+        """Let a file that was written with :meth:`write_at` have so many bytes; no hash of it."""
         os.ftruncate(self._file.fileno(), size)
         self.position = size
 
@@ -300,15 +355,28 @@ class Writer:
         self.position += len(data)
         self.written += len(data)
         if self._is_sparse and self.position - self._flushed >= _FLUSH_STEP:
-            self._flush()
+            self._flush(self.position)
 
-    def _flush(self) -> None:
+    def _flush(self, reached: int) -> None:
         """Let the kernel begin to write what it keeps, and let go of what it has written.
 
         Else all of that waits for the end, and what others need is pushed out of the memory.
         """
         os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        self._flushed = self.position
+        self._flushed = reached
+
+
+def _hash_of(descriptor: int) -> _Hash:
+    """Return the hash of a whole file; where we may not read it, one that is not wanted."""
+    try:
+        # It may have no name, and be open for writing only.
+        file = io.FileIO(f'/proc/self/fd/{descriptor}')
+    except OSError:
+        return _Hash(False)
+    with file:
+        whole = Reader(file, 'the output')
+        whole.pass_over()
+        return whole._hash
 
 
 def _buffered(file: io.RawIOBase) -> io.RawIOBase | io.BufferedReader:
@@ -331,6 +399,19 @@ def _can_have_holes(file: io.RawIOBase) -> bool:
     descriptor = file.fileno()
     appends = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_APPEND
     return not appends and os.fstat(descriptor).st_size <= os.lseek(descriptor, 0, os.SEEK_CUR)
+
+
+def _next_data(descriptor: int, position: int) -> int:
+    """Return where the first data from *position* is in a file, its end if there is none.
+
+    The file is left anywhere.
+    """
+    try:
+        return os.lseek(descriptor, position, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return os.fstat(descriptor).st_size
 
 
 def _is_regular(file: io.RawIOBase) -> bool:

@@ -15,9 +15,12 @@
 import io
 import os
 import pathlib
+from collections.abc import Iterable
+
+from hypothesis import strategies as st
 
 from osc_backup_port import model
-from osc_backup_port.formats import incoming, rbd_diff, rbd_export, stream
+from osc_backup_port.formats import image_formats, incoming, rbd_diff, rbd_export, stream
 
 RBD_DATA = pathlib.Path(__file__).parent / 'data' / 'rbd'
 
@@ -76,3 +79,65 @@ def read_image(content: bytes, size: int = 0, piped: bool = False) -> list[Image
         points.append((increment.from_snap, increment.to_snap, there))
     assert len(points) == arriving.count
     return points
+
+
+def outgoing(items: Iterable[model.Item], size: int) -> image_formats.Outgoing:
+    """Return one point of an image, from nothing."""
+    whole = model.Increment(None, None, size, iter(items))
+    return image_formats.Outgoing(model.ImageLayout(size), 1, iter([whole]))
+
+
+def write(
+    one: image_formats.ImageFormat, writer: stream.Writer, image: image_formats.Outgoing
+) -> None:
+    """Write a whole file."""
+    made = one.begin(writer, image.layout, image.count)
+    for increment in image.increments:
+        made.add(increment)
+    made.finish()
+
+
+def write_point(image_format: str, items: Iterable[model.Item], size: int) -> bytes:
+    """Return a file of one point of an image."""
+    with as_file(b'') as file:
+        writer = stream.Writer(file)
+        write(image_formats.get(image_format), writer, outgoing(items, size))
+        file.seek(0)
+        content = file.read()
+        assert writer.position == len(content)
+        return content
+
+
+def read_point(image_format: str, content: bytes, size: int, piped: bool = False) -> bytes:
+    """Return the bytes of the volume in a file of one point; its items ascend."""
+    arriving = incoming.open_stream(reader(content, piped), size, image_format)
+    (increment,) = arriving.increments
+    assert (arriving.format, arriving.count, increment.size) == (image_format, 1, size)
+    return joined(increment.items, size)
+
+
+def joined(items: Iterable[model.Item], size: int) -> bytes:
+    """Return the bytes of an image of which *items* ascend."""
+    image, end = bytearray(size), 0
+    for item in items:
+        assert item.offset >= end
+        end = item.offset + item.length
+        assert end <= size
+        if isinstance(item, model.Data):
+            image[item.offset : end] = item.data
+    return bytes(image)
+
+
+@st.composite
+def ascending_items(draw: st.DrawFn, size: int, most: int = 8) -> list[model.Item]:
+    """Return items of an image of *size* bytes as exports have them: they ascend."""
+    cuts = sorted(draw(st.sets(st.integers(0, size), max_size=2 * most)))
+    items: list[model.Item] = []
+    for start, end in zip(cuts[::2], cuts[1::2], strict=False):
+        if draw(st.booleans()):
+            items.append(model.Zero(start, end - start))
+        else:
+            pattern = draw(st.binary(min_size=1, max_size=5))
+            data = pattern * ((end - start) // len(pattern) + 1)
+            items.append(model.Data(start, data[: end - start]))
+    return items

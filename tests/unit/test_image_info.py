@@ -135,7 +135,7 @@ def test_a_file_of_somebody_else_is_kept(tmp_path: pathlib.Path, content: bytes)
 @pytest.mark.parametrize(
     'changes',
     [
-        {'format': 'qcow2'},
+        {'format': 'vmdk'},
         {'file_size': '5'},
         {'image_size': True},
         {'sha256': 'no'},

@@ -88,8 +88,12 @@ def _zip() -> bytes:
 
 #: What people bring, and what has to be said of it.
 STRANGERS: dict[str, tuple[bytes, str, str]] = {
-    'gzip': (gzip.compress(b'x'), 'compressed with gzip', 'gzip -dc'),
-    'zstd': (zstandard.compress(b'x'), 'compressed with zstd', 'zstd -dc'),
+    'gzip': (
+        gzip.compress(b'x'),
+        'compressed with gzip',
+        '--format gzip. Or unpack it',
+    ),
+    'zstd': (zstandard.compress(b'x'), 'compressed with zstd', '--format zstd. Or unpack it'),
     'pzstd': (b'\x50\x2a\x4d\x18' + bytes(8), 'compressed with zstd', 'zstd -dc'),
     'xz': (lzma.compress(b'x'), 'compressed with xz', 'xz -dc'),
     'bzip2': (bz2.compress(b'x'), 'compressed with bzip2', 'bzip2 -dc'),
@@ -101,7 +105,11 @@ STRANGERS: dict[str, tuple[bytes, str, str]] = {
     'zip': (_zip(), 'a zip archive', 'unzip -p'),
     '7z': (b"7z\xbc\xaf'\x1c", 'a 7z archive', '7z x -so'),
     'ova': (_tar(), 'a tar archive', 'tar xf'),
-    'qcow2': (b'QFI\xfb\0\0\0\3', 'a qcow2 image', 'qemu-img convert -O raw'),
+    'qcow2': (
+        b'QFI\xfb\0\0\0\3',
+        'a qcow2 image',
+        'qemu-img convert -O raw',
+    ),
     'qed': (b'QED\0', 'a qed image', 'qemu-img convert -O raw'),
     'vmdk': (b'KDMV\1\0\0\0', 'a vmdk image', 'qemu-img convert -O raw'),
     'vmdk of ESX': (b'COWD\1\0\0\0', 'a vmdk image', 'qemu-img convert -O raw'),

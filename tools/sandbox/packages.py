@@ -33,6 +33,7 @@ _PROGRAMS = {
     'ceph': 'ceph-common',
     'rbd': 'ceph-common',
     'radosgw': 'radosgw',
+    'qemu-img': 'qemu-utils',
     'zstd': 'zstd',
     'mariadbd': 'mariadb-server',
     'mariadb-install-db': 'mariadb-server',

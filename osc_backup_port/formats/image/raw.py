@@ -26,6 +26,10 @@ class _Raw:
     summary = 'the volume, byte for byte, as a sparse file'
     banners = ()
 
+    def begins(self, head: bytes) -> bool:
+        del head
+        return True
+
     def image_size(self, reader: stream.Reader, size: int, may_have: Callable[[int], bool]) -> int:
         total = reader.size
         return size if total is None or not may_have(total) else total

@@ -26,6 +26,9 @@ class _Rbd:
     summary = 'the chain up to this backup, with its snapshots, for "rbd import --export-format 2"'
     banners = (rbd_export.BANNER,)
 
+    def begins(self, head: bytes) -> bool:
+        return head.startswith(self.banners)
+
     def image_size(self, reader: stream.Reader, size: int, may_have: Callable[[int], bool]) -> int:
         del reader, may_have
         return size

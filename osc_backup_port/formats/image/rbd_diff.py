@@ -25,6 +25,9 @@ class _RbdDiff:
     summary = 'this backup, or the way to it from another, for "rbd import-diff"'
     banners = tuple(rbd_diff.BANNERS.values())
 
+    def begins(self, head: bytes) -> bool:
+        return head.startswith(self.banners)
+
     def image_size(self, reader: stream.Reader, size: int, may_have: Callable[[int], bool]) -> int:
         del reader, may_have
         return size
