@@ -102,10 +102,13 @@ def read_header(reader: stream.Reader) -> Header:
             'Write it to a file, and give that: --file <path>',
         )
     content = reader.read_at(0, _COMPRESSION_AT + 1)
-    if len(content) < HEADER.size or not content.startswith(MAGIC):
+    if not content.startswith(MAGIC):
         raise errors.InvalidInput(
-            f'{reader.name}: begins with {content[:16]!r}, expected a qcow2 image.'
+            f'{reader.name}: begins with {content[:16]!r}, expected a qcow2 image.',
+            'If it is a raw image: --format raw',
         )
+    if len(content) < HEADER.size:
+        raise _cut_short(reader)
     told = HEADER.unpack_from(content)
     version, backing, bits, size, encryption, l1_size, l1_offset = (*told[1:3], *told[4:9])
     features, compression = _features(reader, version, content)
@@ -157,7 +160,7 @@ def _refuse(reader: stream.Reader, backing: int, encryption: int, features: int)
     if encryption:
         raise errors.InvalidInput(
             f'{reader.name}: is encrypted (method {encryption}), expected an image that is not.',
-            'Decrypt it first: qemu-img convert',
+            'Decrypt it first: qemu-img convert, with its secret (--object secret,...).',
         )
     if features & _CORRUPT:
         raise errors.InvalidInput(
@@ -364,7 +367,7 @@ def damaged(reader: stream.Reader, problem: str) -> errors.InvalidInput:
 
 def _cut_short(reader: stream.Reader) -> errors.TruncatedStream:
     return errors.TruncatedStream(
-        f'{reader.name}: ends after {reader.size} bytes; its tables lead to what is behind that.',
+        f'{reader.name}: ends after {reader.size} bytes, and the qcow2 image in it goes on.',
         'The file was cut short: copy or export it again.',
     )
 

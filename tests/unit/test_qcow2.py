@@ -210,9 +210,10 @@ def test_space_that_was_only_reserved_is_not_read(tmp_path: pathlib.Path) -> Non
     path, size = tmp_path / 'x.qcow2', 50 * units.MIB
     qemu_img('create', '-f', 'qcow2', '-o', 'preallocation=metadata', path, size)
     with io.FileIO(path) as file:
-        arriving = incoming.open_stream(stream.Reader(file, 'x'), size, 'qcow2')
-
+        source = stream.Reader(file, 'x')
+        arriving = incoming.open_stream(source, size, 'qcow2')
         items = list(next(arriving.increments).items)
+    assert source.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert {type(item) for item in items} == {model.Zero}
     assert sum(item.length for item in items) == size
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 _MAGIC = b'\x1f\x8b'
-#: What gzip itself takes where nobody tells it.
-_LEVEL = 6
+#: Level 6, which the gzip tool takes, needs three times as long for 7 % less.
+_LEVEL = 1
 #: What zlib calls the header and the end that gzip has; without a name and a time.
 _WITH_HEADER = 16 + zlib.MAX_WBITS
 #: The standard library asks for 8 KiB at a time.
