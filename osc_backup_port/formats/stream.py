@@ -18,6 +18,7 @@ of sparse files are found and left by seeking.
 
 import collections
 import concurrent.futures
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -25,7 +26,7 @@ import io
 import os
 import stat
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from osc_backup_port import errors, pipes, units
 
@@ -340,6 +341,16 @@ class Writer:
         """Let a file that was written with :meth:`write_at` have so many bytes; no hash of it."""
         os.ftruncate(self._file.fileno(), size)
         self.position = size
+
+    @contextlib.contextmanager
+    def read_back(self) -> Iterator[Reader]:
+        """Open what was written to a regular file, to read it from its disk."""
+        descriptor = self._file.fileno()
+        os.fsync(descriptor)
+        # Else it would come out of the memory of this machine.
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        with open(f'/proc/self/fd/{descriptor}', 'rb', buffering=0) as file:
+            yield Reader(file, self.name, checksum=False)
 
     def finish(self) -> None:
         """Make a hole at the end count."""

@@ -268,7 +268,12 @@ class _Receiver(endpoints.Receiver):
         [backup] = [one for one in backups if one.id == step.point.id]
         where = f'{self._store.name}/{backup.path}'
         items = increments.read(self._store, backup)
-        return seen.compare_items(where, items, self._job.shown)
+        problem = seen.compare_items(where, items, self._job.shown)
+        if problem is not None:
+            # It does not count any more; the next run writes it anew.
+            self._store.delete(f'{backup.path}/{names.INCREMENT}')
+            self._store.delete(self._commit_place(step.point.id))
+        return problem
 
     def _committed(self, backup_id: str) -> bytes | None:
         """Return the commit of a backup in an object store; what it commits may be lost."""

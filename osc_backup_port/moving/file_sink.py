@@ -16,7 +16,7 @@ import contextlib
 import dataclasses
 from collections.abc import Iterable, Iterator
 
-from osc_backup_port import errors, model, units
+from osc_backup_port import errors, model, progress, units
 from osc_backup_port.formats import image_formats, stream
 from osc_backup_port.moving import endpoints, plan, read_back
 from osc_backup_port.moving import job as job_module
@@ -46,12 +46,15 @@ class Sink(endpoints.Sink):
     def open(
         self,
         chain: plan.ChainPlan,
-        job: job_module.Job,  # noqa: ARG002 - a file is written piece by piece
+        job: job_module.Job,
         meter: metering.Meter,
     ) -> Iterator['_Receiver']:
-        image = self._format.begin(self._writer, chain.source.layout(), len(chain.steps))
-        yield _Receiver(self._writer, image, meter)
+        expected = len(chain.steps)
+        image = self._format.begin(self._writer, chain.source.layout(), expected)
+        receiver = _Receiver(self._writer, image, meter, expected)
+        yield receiver
         image.finish()
+        receiver.compare_all(self._format, job.shown)
 
 
 @dataclasses.dataclass
@@ -61,15 +64,23 @@ class _Receiver(endpoints.Receiver):
     _writer: stream.Writer
     _image: image_formats.ImageWriter
     _meter: metering.Meter
-    _is_checked: bool = False
+    _expected: int
+    _begun: int = 0
+    _seen: list[tuple[plan.Step, read_back.Witness]] = dataclasses.field(default_factory=list)
 
     def has(self, step: plan.Step) -> bool:  # noqa: ARG002 - the file is new
         return False
 
     def begin(self, step: plan.Step, reading: endpoints.Reading) -> '_Writing':
-        if not self._is_checked:
-            self._is_checked = True
+        self._begun += 1
+        if self._begun == 1:
             _check_room(self._writer, reading)
+        if self._begun > self._expected:
+            # A format that says how many come has said so by now.
+            raise errors.InvalidInput(
+                f'{self._writer.name}: holds {self._expected} points, and more come.',
+                'Import what they come from into a cluster, and export from there.',
+            )
         # The point has no name in an image that holds nothing else.
         name = None if step.point.is_head else reading.increment.to_snap
         increment = dataclasses.replace(reading.increment, to_snap=name)
@@ -79,9 +90,32 @@ class _Receiver(endpoints.Receiver):
         """The file counts when it gets its name."""
 
     def compare(
-        self, step: plan.Step, reading: endpoints.Reading, seen: read_back.Witness
+        self,
+        step: plan.Step,
+        reading: endpoints.Reading,  # noqa: ARG002 - what went by was remembered
+        seen: read_back.Witness,
     ) -> errors.PortError | None:
-        raise NotImplementedError
+        # A file can be read when it is complete.
+        self._seen.append((step, seen))
+        return None
+
+    def compare_all(
+        self, image_format: image_formats.ImageFormat, shown: progress.Progress
+    ) -> None:
+        """Read the file back, and compare all that is to be compared.
+
+        :raises InvalidInput: it does not hold what came in
+        """
+        if not self._seen:
+            return
+        with self._writer.read_back() as reader:
+            image = image_format.read(reader, self._seen[-1][0].point.size)
+            for (step, seen), increment in zip(self._seen, image.increments, strict=False):
+                problem = seen.compare_items(
+                    f'{reader.name}, {step.point.where}', increment.items, shown
+                )
+                if problem is not None:
+                    raise problem
 
 
 class _Writing(endpoints.Writing):

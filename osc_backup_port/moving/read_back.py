@@ -18,6 +18,7 @@ back: one read of all that was written.
 """
 
 import contextlib
+import sys
 import zlib
 from collections.abc import Iterable, Iterator
 
@@ -101,7 +102,7 @@ class Witness:
         :param where: what to call it in the error
         :return: in what they differ from what came in
         """
-        data = self._data()
+        data = sorted(self._data())
         shown.begin('Reading back', sum(length for _start, length, _crc in data))
         offset = _first_difference(data, _cut_as(data, items), shown)
         return None if offset is None else differs(where, offset)
@@ -148,14 +149,15 @@ def _cut_as(data: list[tuple[int, int, int]], items: Iterable[model.Item]) -> It
         at, end = item.offset, item.offset + item.length
         while at < end:
             while high <= at:
-                low, length, _checksum = next(ahead, (end, end + 1, 0))
+                low, length, _checksum = next(ahead, (sys.maxsize, 1, 0))
                 high = low + length
             is_inside = low <= at
             stop = min(end, high if is_inside else low)
+            piece: model.Item = model.Zero(at, stop - at)
             if isinstance(item, model.Data):
-                yield model.Data(at, item.data[at - item.offset : stop - item.offset])
-            elif is_inside:
-                yield model.Zero(at, stop - at)
+                piece = model.Data(at, item.data[at - item.offset : stop - item.offset])
+            if is_inside or (isinstance(piece, model.Data) and not zeros.is_zero(piece.data)):
+                yield piece
             at = stop
 
 
@@ -170,5 +172,6 @@ def _crc(piece: model.Item, crc: int) -> int:
 def differs(where: str, offset: int) -> errors.InvalidInput:
     return errors.InvalidInput(
         f'{where}: does not read as what was written, at offset {offset}.',
-        'What was written is removed. Look at the health of the cluster, then try again.',
+        'What was written is removed. Look at the health of what it was written to, then try '
+        'again.',
     )

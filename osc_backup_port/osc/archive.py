@@ -74,7 +74,7 @@ class CreateBackupArchive(cloud.CloudCommand, base.ColumnsBesideData, command.Li
             help='Print what would be added, with the bytes that would be read at most, and '
             'write nothing',
         )
-        transfer_options.add_verify(parser)
+        transfer_options.add_verify(parser, 'Not for a stream')
         transfer_options.add_arguments(parser, requests=8)
         progress_bar.add_argument(parser)
         ceph_options.add_arguments(parser)

@@ -22,7 +22,15 @@ import typing
 from osc_lib.command import command
 
 from osc_backup_port import errors, units
-from osc_backup_port.osc import archive_place, base, ceph_options, cloud, progress_bar, terminal
+from osc_backup_port.osc import (
+    archive_place,
+    base,
+    ceph_options,
+    cloud,
+    progress_bar,
+    terminal,
+    transfer_options,
+)
 
 Columns = tuple[tuple[str, ...], collections.abc.Iterable[tuple[object, ...]]]
 
@@ -274,6 +282,8 @@ class ExtractBackupArchive(cloud.CloudCommand, command.ShowOne):
             help='File to write; must not exist',
         )
         base.add_image_format(parser)
+        transfer_options.add_verify(parser)
+        transfer_options.add_rate(parser)
         progress_bar.add_argument(parser)
         return parser
 
@@ -281,7 +291,6 @@ class ExtractBackupArchive(cloud.CloudCommand, command.ShowOne):
         from osc_backup_port.archive import catalog
         from osc_backup_port.formats import image_formats, stream
         from osc_backup_port.moving import copy, file_sink, flatten, image_info
-        from osc_backup_port.moving import job as job_module
 
         base.refuse_to_overwrite(parsed_args.file)
         base.check_folder(parsed_args.file)
@@ -299,7 +308,7 @@ class ExtractBackupArchive(cloud.CloudCommand, command.ShowOne):
             source = flatten.Source(store, contents, backup, folder)
             sink = file_sink.Sink(writer, image_format)
             planned = copy.plan(source, sink)
-            copy.run(planned, sink, job_module.Job(shown))
+            copy.run(planned, sink, transfer_options.job(parsed_args, shown))
             for error in planned.errors():
                 raise error
             size = backup.increment.size

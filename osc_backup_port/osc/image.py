@@ -16,6 +16,7 @@ import argparse
 import collections.abc
 import contextlib
 import io
+import os
 import pathlib
 import time
 import typing
@@ -38,7 +39,7 @@ if typing.TYPE_CHECKING:
     from osc_backup_port import progress, record
     from osc_backup_port.ceph import pool as ceph_pool
     from osc_backup_port.cinder import backups
-    from osc_backup_port.formats import image_formats
+    from osc_backup_port.formats import image_formats, stream
     from osc_backup_port.moving import endpoints, file_source, image_info, plan
 
 Columns = tuple[tuple[str, ...], tuple[object, ...]]
@@ -113,6 +114,13 @@ class ExportBackupImage(base.ColumnsBesideData, _ImageCommand):
             help='File for the metadata of the volume (default: backup.<backup id>.meta beside '
             '--file)',
         )
+        transfer_options.add_verify(parser, 'Not for a pipe')
+        parser.add_argument(
+            '--dry-run',
+            action='store_true',
+            help='Say where the backup lies and how many bytes would be read at most, and write '
+            'nothing',
+        )
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Columns:
@@ -129,46 +137,75 @@ class ExportBackupImage(base.ColumnsBesideData, _ImageCommand):
         with (
             self.open_pool(parsed_args, backup) as pool,
             progress_bar.shown(not parsed_args.no_progress) as shown,
+            _output(parsed_args) as output,
         ):
             encrypted.tell(shown, backup)
+            hashed = parsed_args.checksum
+            if hashed is None:
+                hashed = image_format.name != 'raw'
+            writer = stream.Writer(output.file, hashed, str(parsed_args.file or 'stdout'))
             source = _exported(pool, backup, _parent(cinder, backup), image_format, base_id)
-            with _output(parsed_args.file) as output:
-                hashed = parsed_args.checksum
-                if hashed is None:
-                    hashed = parsed_args.image_format != 'raw'
-                writer = stream.Writer(output.file, hashed, str(parsed_args.file or 'stdout'))
-                sink = file_sink.Sink(writer, image_format, base_id)
-                planned = copy.plan(source, sink)
-                copy.run(planned, sink, transfer_options.job(parsed_args, shown, is_alone=True))
-                for error in planned.errors():
-                    raise error
-                [chain] = planned.chains
-                step = chain.steps[-1]
-                content = chain.source.volume_metadata(step.point)
-                metadata = _write_volume_metadata(parsed_args, backup.id, content, pool.name)
-                output.describe(
-                    image_info.ImageInfo(
-                        image_format.name,
-                        backup.id,
-                        step.point.size,
-                        writer.position,
-                        writer.sha256,
-                    )
-                )
-        return _columns(
-            backup=backup.id,
-            image=chain.name,
-            snapshot=None if step.point.is_head else step.point.name,
-            format=image_format.name,
-            file=str(parsed_args.file or 'stdout'),
-            size=step.point.size,
-            stream_size=writer.position,
-            bytes_moved=sum(one.moved for one in chain.steps),
-            bytes_skipped=sum(one.skipped for one in chain.steps),
-            sha256=writer.sha256,
-            volume_metadata=metadata,
-            seconds=round(time.monotonic() - started, 2),
-        )
+            sink = file_sink.Sink(writer, image_format, base_id)
+            planned = copy.plan(source, sink)
+            chain = _only_chain(planned)
+            if parsed_args.dry_run:
+                copy.estimate(planned)
+                return _planned_export(chain, image_format)
+            copy.run(planned, sink, transfer_options.job(parsed_args, shown, is_alone=True))
+            for error in planned.errors():
+                raise error
+            step = chain.steps[-1]
+            content = chain.source.volume_metadata(step.point)
+            metadata = _write_volume_metadata(parsed_args, backup.id, content, pool.name)
+            told = step.point.size, writer.position, writer.sha256
+            output.describe(image_info.ImageInfo(image_format.name, backup.id, *told))
+        return _export_columns(chain, writer, image_format, metadata, time.monotonic() - started)
+
+
+def _only_chain(planned: 'plan.Plan') -> 'plan.ChainPlan':
+    """Return the chain of the one backup that is moved.
+
+    :raises PortError: nothing is known of it
+    """
+    if not planned.chains:
+        raise planned.errors()[0]
+    return planned.chains[0]
+
+
+def _planned_export(chain: 'plan.ChainPlan', image_format: 'image_formats.ImageFormat') -> Columns:
+    point = chain.steps[-1].point
+    return _columns(
+        backup=point.id,
+        image=chain.name,
+        snapshot=None if point.is_head else point.name,
+        format=image_format.name,
+        size=point.size,
+        bytes_to_read=sum(step.estimate for step in chain.steps),
+    )
+
+
+def _export_columns(
+    chain: 'plan.ChainPlan',
+    writer: 'stream.Writer',
+    image_format: 'image_formats.ImageFormat',
+    metadata: str,
+    seconds: float,
+) -> Columns:
+    point = chain.steps[-1].point
+    return _columns(
+        backup=point.id,
+        image=chain.name,
+        snapshot=None if point.is_head else point.name,
+        format=image_format.name,
+        file=writer.name,
+        size=point.size,
+        stream_size=writer.position,
+        bytes_moved=sum(one.moved for one in chain.steps),
+        bytes_skipped=sum(one.skipped for one in chain.steps),
+        sha256=writer.sha256,
+        volume_metadata=metadata,
+        seconds=round(seconds, 2),
+    )
 
 
 def _exported(
@@ -197,7 +234,11 @@ def _check_export_options(
     if parsed_args.file is not None:
         base.refuse_to_overwrite(parsed_args.file)
         base.check_folder(parsed_args.file)
-    else:
+    elif parsed_args.verify:
+        raise errors.InvalidInput(
+            'A pipe cannot be read back: --verify needs a file.', 'Name one: --file <path>'
+        )
+    elif not parsed_args.dry_run:
         base.open_stdout()  # tells what to do instead
     told = parsed_args.volume_metadata
     if told is not None and not told.exists():
@@ -205,11 +246,15 @@ def _check_export_options(
 
 
 @contextlib.contextmanager
-def _output(path: pathlib.Path | None) -> 'collections.abc.Iterator[image_info.Output]':
+def _output(parsed_args: argparse.Namespace) -> 'collections.abc.Iterator[image_info.Output]':
     from osc_backup_port.moving import image_info
 
+    path = parsed_args.file
     try:
-        if path is None:
+        if parsed_args.dry_run:
+            with io.FileIO(os.devnull, 'w') as nothing:
+                yield image_info.Output(nothing)
+        elif path is None:
             with base.open_stdout() as stdout:
                 yield image_info.Output(stdout)
         else:
@@ -327,13 +372,13 @@ class ImportBackupImage(_ImageCommand):
             # The record comes by itself.
             sink = cluster_sink.Sink(pool, None, import_records.Options(shell=pool.commands))
             planned = copy.plan(source, sink, all_or_nothing=True)
+            chain = _only_chain(planned)
             obstacles = planned.errors()
             if not parsed_args.dry_run and not obstacles:
                 job = transfer_options.job(parsed_args, shown, is_alone=True)
                 copy.run(planned, sink, job)
                 for error in planned.errors():
                     raise error
-        [chain] = planned.chains
         [step] = [one for one in chain.steps if one.point.id == wanted.backup.id]
         if parsed_args.dry_run:
             return self._planned(chain, step, obstacles)

@@ -44,7 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser, requests: int = 16) -> None:
         help='Size of the largest request, 64K to 32M (default: 4M, which is an object of most '
         'images). The memory it takes grows with this and with --requests',
     )
-    group.add_argument(
+    add_rate(group)
+
+
+def add_rate(parser: 'argparse._ActionsContainer') -> None:
+    """Add ``--limit-rate``."""
+    parser.add_argument(
         '--limit-rate',
         metavar='<bytes/s>',
         type=_size,
@@ -52,13 +57,16 @@ def add_arguments(parser: argparse.ArgumentParser, requests: int = 16) -> None:
     )
 
 
-def add_verify(parser: argparse.ArgumentParser) -> None:
-    """Add ``--verify``."""
+def add_verify(parser: argparse.ArgumentParser, note: str = '') -> None:
+    """Add ``--verify``.
+
+    :param note: what else is to be said of it
+    """
     parser.add_argument(
         '--verify',
         action='store_true',
         help='Read back what was written and compare it with what came in; costs one read of '
-        'all of that',
+        f'all of that{f". {note}" if note else ""}',
     )
 
 
@@ -73,8 +81,9 @@ def job(
     from osc_backup_port.transfer import limits
 
     bounds = limits.choose(
-        parsed_args.requests,
-        parsed_args.request_size,
+        # What does not ask a cluster has no such options.
+        getattr(parsed_args, 'requests', None),
+        getattr(parsed_args, 'request_size', None),
         parsed_args.limit_rate,
         limits.DEFAULT if is_alone else limits.SHARED,
     )

@@ -165,6 +165,7 @@ def export(
     base: int | None = None,
     shown: progress.Progress | None = None,
     checksum: bool = False,
+    verify: bool = False,
 ) -> tuple[io.FileIO, Result]:
     """Export one backup of a chain into a file that is in memory."""
     file = memory_file()
@@ -177,7 +178,7 @@ def export(
     )
     sink = file_sink.Sink(writer, one, base_id)
     planned = copy.plan(source, sink)
-    copy.run(planned, sink, job.Job(shown or progress.Silent(), BOUNDS))
+    copy.run(planned, sink, job.Job(shown or progress.Silent(), BOUNDS, verify))
     for error in planned.errors():
         raise error
     file.seek(0)
