@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from osc_backup_port import units
 
-#: The largest metadata of a volume, in its object or in its file; it has some 2 KiB.
+#: The largest volume metadata, in its object or in its file; it has some 2 KiB.
 MAX_VOLUME_METADATA = units.MIB
 
 

@@ -351,7 +351,7 @@ class Pool:
     def read_object(self, name: str) -> bytes | None:
         """Return the content of a small object, None where there is none.
 
-        :raises InvalidInput: it is larger than the metadata of a volume can be
+        :raises InvalidInput: it is larger than volume metadata can be
         """
         try:
             with self._translated(f'object {name}'):
@@ -374,7 +374,7 @@ class Pool:
         if len(content) > model.MAX_VOLUME_METADATA:
             raise errors.InvalidInput(
                 f'Object {name} for pool {self.name}: has more than {model.MAX_VOLUME_METADATA} '
-                'bytes; the metadata of a volume has some 2 KiB.',
+                'bytes; volume metadata has some 2 KiB.',
                 f'Look at it: {self.commands.rados("get", name, "-")}',
             )
 

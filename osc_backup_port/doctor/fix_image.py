@@ -49,7 +49,7 @@ def plan(found: list[findings.Finding], code: str) -> list[findings.Finding]:
     if code == 'orphan-metadata' and unreadable:
         raise errors.Conflict(
             f'Nothing was removed: {", ".join(unreadable)} could not be read, so nobody can tell '
-            'which metadata belongs to it.',
+            'which volume metadata belongs to it.',
             'Look at it first: openstack volume backup image check --severity error',
         )
     return [finding for finding in found if finding.code == code]
@@ -100,7 +100,8 @@ def _check_unknown(cinder: Cinder, backup_id: str) -> None:
     except errors.NotFound:
         return
     raise errors.Conflict(
-        f'Backup {backup_id}: Cinder knows it by now, so its metadata stays.', 'Check again.'
+        f'Backup {backup_id}: Cinder knows it by now, so its volume metadata stays.',
+        'Check again.',
     )
 
 

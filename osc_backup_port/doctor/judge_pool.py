@@ -158,7 +158,7 @@ class Judge:
         return Finding('unreadable-image', f'image {name}', text, hint, backup_id)
 
     def _orphans(self) -> Iterator[Finding]:
-        """Find metadata that is certain to be nobody's: all of the pool has to be known."""
+        """Find volume metadata that is certain to be nobody's: all of the pool has to be known."""
         if self._scan.unreadable:
             return
         for backup_id, content in self._scan.metadata.items():

@@ -97,7 +97,7 @@ class Judge:
         """Judge a backup that a restore takes from the image as it is now."""
         readers = self._readers[image.name]
         wanted = driver_view.base_name(backup, self._parent(backup))
-        # Backups of Cinder snapshots, and of volumes that are not in Ceph, have none.
+        # Backups of volume snapshots, and of volumes that are not in Ceph, have none.
         has_lost_it = backup.base_image or (
             not backup.snapshot_id and (backup.parent_id or image.name != wanted)
         )
@@ -223,7 +223,7 @@ class Judge:
     def _dangerous_deletion(self, one: known_backups.Known) -> Iterator[Finding]:
         """A failed backup whose deletion takes the image of another one.
 
-        So it is with the second backup of a Cinder snapshot of one volume.
+        So it is with the second backup of a volume snapshot of one volume.
         """
         backup = one.backup
         if not backup.status.startswith('error') or backup.container != self._scan.pool:
@@ -296,7 +296,7 @@ class Judge:
         return Finding(
             'missing-metadata',
             f'backup {backup.id}',
-            f'there is no object {name} in pool {self._scan.pool}.',
+            f'there is no volume metadata, object {name}, in pool {self._scan.pool}.',
             f'Where it was exported: {self._scan.commands.rados()} put {name} <file>',
             backup.id,
         )

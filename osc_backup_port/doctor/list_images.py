@@ -204,7 +204,7 @@ def _leaf(row: Row) -> str:
         row.name or '',
         '' if row.is_readable else '(cannot be read)',
         '' if row.snapshot or not row.is_readable else '(no snapshot)',
-        '' if row.has_metadata else '(no metadata)',
+        '' if row.has_metadata else '(no volume metadata)',
     ]
     return '  '.join(word for word in words if word).rstrip()
 

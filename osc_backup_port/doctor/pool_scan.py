@@ -40,7 +40,7 @@ class Options:
     :param used: how much each snapshot takes; one small read for each
     :param heads: whether the image itself is as its newest snapshot; asks for
         every object of every image
-    :param objects: metadata and locks that no image points to; the cluster
+    :param objects: volume metadata and locks that no image points to; the cluster
         lists every object of the pool for that
     """
 
@@ -151,7 +151,7 @@ class Scan:
     """A pool at one moment.
 
     :param unreadable: images that are there and could not be looked at, and why
-    :param metadata: by the id of the backup
+    :param metadata: of the volume, by the id of the backup
     :param others: the images that have none of the driver's names
     :param trash: the images in the trash of RBD
     :param is_complete: whether all objects were listed

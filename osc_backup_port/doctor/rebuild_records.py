@@ -164,7 +164,7 @@ def _guess_id(scan: pool_scan.Scan, image: pool_scan.Image) -> tuple[str, str]:
         and not scan.places_of(backup_id)
     ]
     if len(fitting) == 1:
-        return fitting[0], 'its id is that of the only metadata of this volume without an image'
+        return fitting[0], 'its id is that of the only volume metadata here without an image'
     made = str(uuid.uuid5(_NAMESPACE, image.name))
     found = f'; it may be one of {", ".join(fitting)}' if fitting else ''
     return made, f'its id is not known, so it got a new one{found}'
@@ -243,15 +243,15 @@ _EMPTY: dict[str, typing.Any] = {
 def _notes(volume: pool_scan.VolumeMetadata) -> Iterator[str]:
     yield 'the name of the backup is not known'
     if not volume.values:
-        yield 'there is no metadata of the volume: its project, name and properties are not known'
+        yield 'there is no volume metadata: its project, name and properties are not known'
     key = volume.text('encryption_key_id')
     if key:
         # In the record it would be the backup's own, which Cinder destroys together
         # with the backup; but it is the volume's. Without one in the record a
-        # restore takes it from the metadata.
+        # restore takes it from the volume metadata.
         yield (
             f'the volume is encrypted with the key {key}; the copy of it that the backup had is '
-            'not known, and a restore takes the one of the volume from the metadata'
+            'not known, and a restore takes the one in the volume metadata'
         )
 
 

@@ -134,12 +134,12 @@ def target_image(backup: record.BackupRecord, parent: record.BackupRecord | None
 
 
 def metadata_object(backup_id: str) -> str:
-    """The RADOS object with the metadata of the volume."""
+    """The RADOS object with the volume metadata of a backup."""
     return f'backup.{backup_id}.meta'
 
 
 def backup_of_metadata(name: str) -> str | None:
-    """Return the id of the backup that an object is the metadata of."""
+    """Return the id of the backup that an object is the volume metadata of."""
     match = _METADATA.fullmatch(name)
     return match[1] if match else None
 

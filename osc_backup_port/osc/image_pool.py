@@ -92,7 +92,7 @@ class ListBackupImages(_PoolCommand):
         if listing.problems:
             summary = f'{_count(len(listing.problems), "image")} could not be read:'
             self.fail_after_output(errors.SomeFailed(summary, listing.problems))
-        headings = ('Backup ID', 'Size', 'Used', 'Status', 'Metadata', 'Image', 'Snapshot')
+        headings = ('Backup ID', 'Size', 'Used', 'Status', 'Volume Metadata', 'Image', 'Snapshot')
         more = ('Volume ID', 'Created At', 'Name', 'Project ID') if parsed_args.long else ()
         return headings + more, [
             (
@@ -154,7 +154,8 @@ class CheckBackupImages(_PoolCommand):
             '--quick',
             action='store_true',
             help='Do not list all objects of the pool, which takes minutes in a pool of '
-            'hundreds of TiB: metadata and locks that no image points to are not found then',
+            'hundreds of TiB: volume metadata and locks that no image points to are not found '
+            'then',
         )
         parser.add_argument(
             '--heads',

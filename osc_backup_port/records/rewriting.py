@@ -25,7 +25,7 @@ REFUSE, REPLACE, KEEP = 'refuse', 'replace', 'keep'
 
 @dataclasses.dataclass(frozen=True)
 class Rewriting:
-    """How records, and the metadata of volumes, are changed on their way in.
+    """How records and volume metadata are changed on their way in.
 
     :ivar ceph_pool: the pool that the cloud keeps its backups in, if known
     :ivar name_prefix: what their names begin with then
@@ -76,7 +76,7 @@ class Rewriting:
         """
         if content is None or (self.keys is None and self.volume_types is None):
             return content
-        where = f'Backup {backup_id}: the metadata of its volume'
+        where = f'Backup {backup_id}: its volume metadata'
         try:
             whole = documents.read_json(content)
             base = whole['volume-base-metadata']

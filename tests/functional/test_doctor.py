@@ -133,7 +133,7 @@ class TestAList:
         for row in rows:
             assert row['Image'] == chain.image
             assert row['Status'] == 'available'
-            assert row['Metadata'] is True
+            assert row['Volume Metadata'] is True
             assert row['Size'] == 1 << 30
             assert row['Project ID'] == dst.project_id
         usage = json.loads(pool.rbd('du', '--format', 'json', chain.image))['images']

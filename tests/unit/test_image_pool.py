@@ -420,6 +420,6 @@ def test_list(cluster: fake_ceph.Cluster) -> None:
         f'volume {VOLUME_ID}  2 backups, 8.0 MiB',
         f'└── {OWN}',
         f'    ├── {ID}  {when}    16.0 MiB      4.0 MiB  available   nightly',
-        f'    └── {OTHER_ID}  {when}    16.0 MiB  +   4.0 MiB  unknown     (no metadata)',
+        f'    └── {OTHER_ID}  {when}    16.0 MiB  +   4.0 MiB  unknown     (no volume metadata)',
         '2 backups of 1 volume, 8.0 MiB',
     ]

@@ -92,7 +92,7 @@ def test_without_metadata_it_says_what_is_not_known() -> None:
     (item,) = rebuild(scan(image(OWN, CHAIN[0])))
     assert isinstance(item, Rebuilt)
     assert 'the name of the backup is not known' in item.notes
-    assert any('no metadata' in note for note in item.notes)
+    assert any('no volume metadata' in note for note in item.notes)
 
 
 def test_the_order_of_an_import_that_brought_the_newest_first() -> None:
