@@ -14,6 +14,7 @@
 
 import collections.abc
 import contextlib
+import logging
 import re
 import time
 import typing
@@ -25,6 +26,8 @@ from osc_backup_port import errors, record_rules
 from osc_backup_port import record as record_module
 from osc_backup_port.cinder import client as cinder_client
 from osc_backup_port.cinder import faults, patience, projects, resources
+
+LOG = logging.getLogger(__name__)
 
 #: In base64, and no JSON.
 _NO_RECORD = 'bm90aGluZw=='
@@ -129,7 +132,16 @@ class BackupService:
         :raises errors.NotFound: no such backup, or not one of the caller's
         """
         with self._asking(f'show backup {backup_id}', 'backup:get', _LIST):
-            return _backup(self._client.backups.get(backup_id))
+            backup = _backup(self._client.backups.get(backup_id))
+        LOG.debug(
+            '%s: backup %s is %s; volume %s, container %s.',
+            self._called,
+            backup_id,
+            backup.status,
+            backup.volume_id,
+            backup.container,
+        )
+        return backup
 
     def find(self, name_or_id: str, all_projects: bool = False) -> resources.Backup:
         """Return the one backup of that id or name.
@@ -246,6 +258,14 @@ class BackupService:
                 if drivers is None:
                     raise
                 configured, made_by = drivers.groups()
+                LOG.info(
+                    '%s: export of the record of backup %s: a service with the driver %s was '
+                    'asked, expected %s. Asking again.',
+                    self._called,
+                    backup_id,
+                    configured,
+                    made_by,
+                )
         raise errors.CinderError(
             f'Cannot export the record of backup {backup_id}: it was made by {made_by}, and each '
             f'of {_EXPORTS} times a backup service was asked that has {configured}.',
@@ -263,14 +283,24 @@ class BackupService:
         action = f'import the record of backup {record.id}'
         with self._asking(action, 'backup:backup-import'):
             answer = self._client.backups.import_record(record.backup_service, record.backup_url)
-            return str(answer['id'])
+            accepted = str(answer['id'])
+        LOG.info('%s: accepted the record of backup %s for import.', self._called, accepted)
+        return accepted
 
     def room(self) -> resources.Room:
         """Return what the quota of the project in use still has room for."""
         with self._asking('show the quota', 'volume_extension:quotas:show'):
             project_id = self._client.client.get_project_id()
             quota = self._client.quotas.get(project_id, usage=True).to_dict()
-        return resources.Room(_left(quota.get('backups')), _left(quota.get('backup_gigabytes')))
+        room = resources.Room(_left(quota.get('backups')), _left(quota.get('backup_gigabytes')))
+        LOG.debug(
+            '%s: quota of project %s: room for %s backups and %s GiB (None: no limit).',
+            self._called,
+            project_id,
+            room.backups,
+            room.gigabytes,
+        )
+        return room
 
     def check_import(self) -> None:
         """Make sure that records can be imported; import none.
@@ -343,6 +373,14 @@ class BackupService:
             return  # Without Keystone there is nothing to be known.
         with self._asking('log in'):
             access = auth.get_access(client.session)
+        LOG.debug(
+            '%s: logged in as user %s, project %s (%s), until %s.',
+            self._called,
+            access.username,
+            access.project_name,
+            access.project_id,
+            access.expires,
+        )
         if access.project_id:
             return
         owner = 'neither a project nor a domain'
@@ -362,13 +400,21 @@ class BackupService:
 
         :return: the backup as last seen; its status tells which of them it was
         """
-        deadline = time.monotonic() + timeout
+        began = time.monotonic()
+        deadline = began + timeout
         while True:
             with self._patience.until(deadline):
                 backup = self.get(backup_id)
-            if backup.status == 'available' or backup.status.startswith('error'):
-                return backup
-            if time.monotonic() >= deadline:
+            is_over = backup.status == 'available' or backup.status.startswith('error')
+            waited = time.monotonic() - began
+            if is_over or waited >= timeout:
+                LOG.info(
+                    '%s: backup %s is %s after %.1f s.',
+                    self._called,
+                    backup_id,
+                    backup.status,
+                    waited,
+                )
                 return backup
             pause = _sleep(pause, deadline)
 
@@ -390,6 +436,7 @@ class BackupService:
                 with self._patience.until(deadline):
                     status = self.get(backup_id).status
             except errors.NotFound:
+                LOG.info('%s: backup %s is deleted.', self._called, backup_id)
                 return
             if status != 'deleting' or time.monotonic() >= deadline:
                 raise errors.CinderError(
@@ -403,8 +450,19 @@ class BackupService:
         self, action: str, policy: str | None = None, missing: str | None = None
     ) -> collections.abc.Iterator[None]:
         """Turn every failure into an error of ours that says which cloud it is about."""
-        with _named(self.cloud), faults.as_errors(action, policy, missing):
-            yield
+        LOG.debug('%s: asked to %s.', self._called, action)
+        began = time.monotonic()
+        try:
+            with _named(self.cloud), faults.as_errors(action, policy, missing):
+                yield
+        except errors.PortError as error:
+            LOG.debug('No success after %.2f s: %s', time.monotonic() - began, error.problem)
+            raise
+        LOG.debug('%s: %s: done in %.2f s.', self._called, action, time.monotonic() - began)
+
+    @property
+    def _called(self) -> str:
+        return f'Cinder of {self.cloud.name}' if self.cloud.name else 'Cinder'
 
     def _list(
         self, filters: dict[str, str], all_projects: bool
@@ -416,6 +474,7 @@ class BackupService:
         else:
             self.check_project()
         found = [_backup(item) for item in self._client.backups.list(search_opts=options)]
+        LOG.debug('%s: lists %d backups.', self._called, len(found))
         return sorted(found, key=lambda backup: (backup.created_at or '', backup.id))
 
 

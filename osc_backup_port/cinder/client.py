@@ -59,7 +59,12 @@ def connect(client_manager: typing.Any, auth: typing.Any = None) -> typing.Any:
     }
     asked = str((client_manager._api_version or {}).get('volume') or '')
     version = _negotiate(client_manager.session, where, asked)
-    LOG.debug('Block Storage API version: %s', version)
+    LOG.info(
+        'Cinder: API version %s, region %s, interface %s.',
+        version,
+        where['region_name'],
+        where['interface'],
+    )
     try:
         return cinderclient.Client(version, session=client_manager.session, **where)
     except Exception as error:  # cinderclient has no common base for these

@@ -15,6 +15,7 @@
 
 import collections.abc
 import contextlib
+import logging
 import typing
 import urllib.parse
 
@@ -22,6 +23,8 @@ from keystoneauth1 import exceptions as keystone_exceptions
 
 from osc_backup_port import errors
 from osc_backup_port.cinder import faults, patience
+
+LOG = logging.getLogger(__name__)
 
 _ADDRESS = 'Look at auth_url of the cloud in clouds.yaml, or at OS_AUTH_URL.'
 
@@ -43,6 +46,7 @@ def run(
         try:
             with _patient(client_manager, waits):
                 authenticate()
+            LOG.info('Keystone: logged in at %s.', _host(client_manager))
         except keystone_exceptions.ConnectionError as error:
             raise errors.CinderError(
                 f'Cannot log in: {_host(client_manager)} does not answer '

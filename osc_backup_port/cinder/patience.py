@@ -79,10 +79,13 @@ def asked_to_wait() -> float | None:
 class _NotNow(Exception):
     """A request was not answered, and may be repeated."""
 
-    def __init__(self, reason: str, answer: requests.Response | None = None) -> None:
+    def __init__(
+        self, reason: str, answer: requests.Response | None = None, asked: str = ''
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.answer = answer
+        self.asked = asked
         self.retry_after = retry_after(answer)
 
 
@@ -212,7 +215,15 @@ class Patience:
 
     def _tell(self, state: tenacity.RetryCallState) -> None:
         error = _not_now(state)
-        LOG.debug('%s: try %d: %s', self._cloud, state.attempt_number, error.reason)
+        LOG.info(
+            '%s: %s: try %d: %s%s. Again in %.1f s.',
+            self._called,
+            error.asked,
+            state.attempt_number,
+            error.reason,
+            _request_id(error.answer),
+            state.next_action.sleep if state.next_action else 0,
+        )
         now = time.monotonic()
         with self._lock:
             if self._told and now < self._told + _TELL_EVERY:
@@ -272,15 +283,28 @@ class _PatientAdapter(requests.adapters.BaseAdapter):
             except requests.exceptions.RequestException as error:
                 if not _may_pass(error):
                     raise
-                raise _NotNow(reason(error)) from error
+                raise _NotNow(reason(error), asked=_told(request)) from error
             if _is_busy(answer):
-                raise _NotNow(f'HTTP {answer.status_code} {answer.reason}', answer)
+                what = f'HTTP {answer.status_code} {answer.reason}'
+                raise _NotNow(what, answer, _told(request))
             return answer
 
         return self._patience.ask(once)
 
     def close(self) -> None:
         self.inner.close()
+
+
+def _told(request: requests.PreparedRequest) -> str:
+    """Return what was asked of which host, without what may be secret in a URL."""
+    parts = urllib.parse.urlsplit(request.url or '')
+    return f'{request.method} {parts.hostname}{parts.path!s}'
+
+
+def _request_id(answer: requests.Response | None) -> str:
+    """Return what finds the request in the log of the service, as the end of a reason."""
+    number = answer.headers.get('x-openstack-request-id') if answer is not None else None
+    return f' ({number})' if number else ''
 
 
 def retry_after(answer: requests.Response | None) -> float | None:

@@ -18,6 +18,7 @@ In Cinder an imported backup belongs to the project of the token.
 import collections
 import collections.abc
 import contextlib
+import logging
 import typing
 
 from keystoneauth1 import exceptions as keystone_exceptions
@@ -26,6 +27,8 @@ from keystoneauth1.identity import generic
 
 from osc_backup_port import errors
 from osc_backup_port.cinder import resources
+
+LOG = logging.getLogger(__name__)
 
 _LIST = 'openstack project list'
 
@@ -121,12 +124,14 @@ class Projects:
             found = ProjectAuth(self._session.auth, project.id)
             try:
                 found.get_token(self._session)
+                LOG.info('Keystone: logged in to project %s by token.', project.label)
                 return found
             except (keystone_exceptions.Forbidden, keystone_exceptions.Unauthorized):
                 by_password = self._password_auth(project)
                 if by_password is None:
                     raise
                 by_password.get_token(self._session)
+                LOG.info('Keystone: logged in to project %s by password.', project.label)
                 return by_password
 
     def _password_auth(self, project: resources.Project) -> identity.BaseIdentityPlugin | None:

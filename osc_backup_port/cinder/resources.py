@@ -139,6 +139,11 @@ class Project:
     user_id: str
 
     @property
+    def label(self) -> str:
+        """What messages call it."""
+        return f'{self.name} ({self.id})'
+
+    @property
     def add_role(self) -> str:
         """The command that lets the caller import backups into it."""
         return f'openstack role add --project {self.id} --user {self.user_id} admin'

@@ -173,6 +173,9 @@ def test_who_is_no_admin_is_not_shown_a_part(answer: typing.Any) -> None:
 def with_token(**access: typing.Any) -> backups.BackupService:
     service, made = make_service()
     shown: dict[str, typing.Any] = {
+        'username': 'ops',
+        'expires': '2026-11-21T02:00:00Z',
+        'project_name': None,
         'project_id': None,
         'domain_id': None,
         'domain_name': None,
