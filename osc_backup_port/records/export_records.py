@@ -13,6 +13,7 @@
 """Write the records of backups to files."""
 
 import dataclasses
+import logging
 import pathlib
 import typing
 
@@ -20,6 +21,8 @@ from osc_backup_port import errors, files, record
 from osc_backup_port.cinder import resources
 from osc_backup_port.formats import record_file
 from osc_backup_port.records import selection, side_by_side
+
+LOG = logging.getLogger(__name__)
 
 
 class Cinder(selection.Cinder, typing.Protocol):
@@ -80,6 +83,7 @@ def plan(cinder: Cinder, options: Options) -> Plan:
         for result in results:
             if not selection.is_backup(result.backup):
                 result.result = f'skipped: {result.backup.status}'
+                LOG.info('Record of backup %s: %s.', result.backup.id, result.result)
     return Plan(results, found.failures)
 
 
@@ -103,10 +107,12 @@ def run(cinder: Cinder, work: Plan, options: Options) -> list[Result]:
         result.file = path
         exported = cinder.export_record(result.backup.id)
         result.result = write(path, exported, is_named=options.directory is None)
+        LOG.info('Record of backup %s: %s: %s.', result.backup.id, path, result.result)
 
     for result, outcome in zip(todo, side_by_side.each(export, todo), strict=True):
         if isinstance(outcome, errors.PortError):
             result.error = outcome
+            LOG.info('Record of backup %s: failed: %s', result.backup.id, outcome.problem)
     return work.results
 
 

@@ -63,12 +63,23 @@ def ask(cinder: Cinder, item: record.BackupRecord, deadline: float) -> bool:
             return _ask_once(cinder, item)
         except errors.OutcomeUnknown as error:
             if look(cinder, item.id) is not None:
+                LOG.info(
+                    'Backup %s: no answer tells whether it is imported (%s). It is there.',
+                    item.id,
+                    error.problem,
+                )
                 return False
             pause = error.retry_after or _pause(tries)
             tries += 1
             if pause > _left(deadline) or (tries > len(_PAUSES) and not error.may_pass):
                 raise
-            LOG.info('%s Asking again in %.1f s.', error.problem, pause)
+            LOG.info(
+                'Backup %s: it is not there after try %d (%s). Asking again in %.1f s.',
+                item.id,
+                tries,
+                error.problem,
+                pause,
+            )
         time.sleep(pause)
 
 
@@ -86,6 +97,11 @@ def wait(
         try:
             return cinder.wait(item.id, _left(deadline)), ours
         except errors.NotFound:
+            LOG.info(
+                'Backup %s: its record has gone, as when another run imports it at the same '
+                'moment. Asking again.',
+                item.id,
+            )
             time.sleep(_pause(tries))
             ours = ask(cinder, item, deadline)
     return cinder.wait(item.id, _left(deadline)), ours
@@ -95,6 +111,7 @@ def _ask_once(cinder: Cinder, item: record.BackupRecord) -> bool:
     try:
         cinder.import_record(item)
     except errors.Conflict:
+        LOG.info('Backup %s: another run has asked for its import.', item.id)
         return False
     return True
 

@@ -101,6 +101,7 @@ class Step:
     def fail(self, error: errors.PortError, result: str = 'failed') -> None:
         self.action, self.result = 'nothing', result
         self.error = self.cinder.cloud.named(error)
+        LOG.info('Backup %s: %s: %s', self.record.id, result, self.error.in_one_line())
 
 
 @dataclasses.dataclass
@@ -173,6 +174,16 @@ class Planner:
         side_by_side.each(lambda step: _compare_image(step, self._options), done)
         obstacles += _check_characters(steps, self._options)
         found = preflight.check(_needs(self._before))
+        for step in steps:
+            LOG.info(
+                'Record of backup %s, from %s: %s. Parent %s, container %s, base image %s.',
+                step.record.id,
+                step.file,
+                step.result,
+                step.record.parent_id,
+                step.record.container,
+                step.record.base_image,
+            )
         notes = [
             *_notes(steps, self._options),
             *_missing_parents(self._cinder, steps, self._before),
@@ -232,10 +243,28 @@ def _rewrite(steps: collections.abc.Iterable[Step], options: Options) -> list[er
     obstacles: list[errors.PortError] = []
     for step in steps:
         try:
-            step.record = options.changes.rewrite(step.record)
+            rewritten = options.changes.rewrite(step.record)
+            _tell_changes(step.record.id, step.record.fields, rewritten.fields)
+            step.record = rewritten
         except errors.InvalidInput as error:
             obstacles.append(error)
     return obstacles
+
+
+def _tell_changes(
+    backup_id: str,
+    old: collections.abc.Mapping[str, typing.Any],
+    new: collections.abc.Mapping[str, typing.Any],
+) -> None:
+    for name, value in new.items():
+        if value != old.get(name):
+            LOG.debug(
+                'Backup %s: %s in its record changes from %s to %s.',
+                backup_id,
+                name,
+                old.get(name),
+                value,
+            )
 
 
 def _place(
@@ -311,6 +340,7 @@ def run(planned: Plan, options: Options) -> list[Step]:
     :raises errors.NotPermitted: the caller may not import records
     """
     if planned.obstacles:
+        LOG.info('No record is imported: %d obstacles.', len(planned.obstacles))
         raise errors.SomeFailed('Nothing was imported:', planned.obstacles)
     failed: set[str] = set()
     for steps in planned.generations:
@@ -379,6 +409,7 @@ def _finish(step: Step, seen: resources.Backup, options: Options) -> None:
         step.fail(problem)
     else:
         step.result = done
+        LOG.info('Backup %s: %s.', step.record.id, done)
 
 
 def _judge(step: Step, there: resources.Backup, options: Options) -> None:
@@ -428,6 +459,7 @@ def _remove(step: Step, options: Options) -> None:
         if there is None:
             return
         if there.is_empty_placeholder and there.status == 'error':
+            LOG.info('Backup %s: an import left it in error. Deleting it.', there.id)
             step.cinder.delete(step.record.id, options.timeout)
         else:
             step.action = 'wait'

@@ -14,9 +14,12 @@
 
 import collections.abc
 import dataclasses
+import logging
 import typing
 
 from osc_backup_port import errors, record
+
+LOG = logging.getLogger(__name__)
 
 
 class Service(typing.Protocol):
@@ -84,6 +87,7 @@ class Places:
         project = self._placement.project_of(item)
         if project is None:
             return self._cinder
+        LOG.debug('Backup %s: goes to project %s.', item.id, project)
         if project not in self._known:
             try:
                 found = self._cinder.in_project(project, self._placement.project_domain)

@@ -13,10 +13,13 @@
 """Read records from the files that a user names."""
 
 import collections.abc
+import logging
 import pathlib
 
 from osc_backup_port import errors, input_file, record
 from osc_backup_port.formats import record_file
+
+LOG = logging.getLogger(__name__)
 
 STDIN = input_file.STDIN
 
@@ -31,7 +34,10 @@ def read_file(path: str) -> list[record.BackupRecord]:
         data = input_file.read(path, record_file.MAX_FILE_SIZE + 1)
     except FileNotFoundError as error:
         raise errors.InvalidInput(f'{path}: {error.strerror}.') from error
-    return record_file.read_records(data, 'stdin' if path == STDIN else path)
+    name = 'stdin' if path == STDIN else path
+    records = record_file.read_records(data, name)
+    LOG.debug('%s: %d bytes, %d records.', name, len(data), len(records))
+    return records
 
 
 def read_files(
