@@ -14,6 +14,7 @@
 
 import contextlib
 import dataclasses
+import logging
 import time
 import types
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from typing import Any
 
 from osc_backup_port import errors, model
 from osc_backup_port.ceph import commands, memory, pool
+
+LOG = logging.getLogger(__name__)
 
 #: Seconds after which an operation without an answer is an error; Ceph itself
 #: waits forever.  Only where the cluster's own configuration says nothing.
@@ -82,12 +85,14 @@ def open_pool(settings: Settings, name: str) -> Iterator[pool.Pool]:
         shell = settings.commands(name)
         opened = pool.Pool(name, client, ioctx, rados, rbd, shell, settings.new_images)
         _OPEN.add(opened)
+        LOG.info('%s: pool %s is open.', _describe(settings), name)
         try:
             yield opened
         finally:
             opened.close()
             _OPEN.discard(opened)
             ioctx.close()
+            LOG.debug('%s: pool %s is closed.', _describe(settings), name)
     finally:
         client.shutdown()
 

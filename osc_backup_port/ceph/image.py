@@ -13,12 +13,15 @@
 """An open RBD image."""
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from osc_backup_port import errors, model
 from osc_backup_port.ceph import commands, faults, new_images, survey
+
+LOG = logging.getLogger(__name__)
 
 #: What our keys begin with in the metadata of an image.
 _NOTES = 'osc-backup-port.'
@@ -113,23 +116,28 @@ class Image:
     def create_snapshot(self, name: str) -> None:
         with self._translated(f'@{name}'):
             self._image.create_snap(name)
+        LOG.info('Image %s@%s: snapshot made.', self.name, name)
 
     def rename_snapshot(self, name: str, new_name: str) -> None:
         with self._translated(f'@{name}'):
             self._image.rename_snap(name, new_name)
+        LOG.info('Image %s@%s: snapshot renamed to %s.', self.name, name, new_name)
 
     def remove_snapshot(self, name: str) -> None:
         with self._translated(f'@{name}'):
             self._image.remove_snap(name)
+        LOG.info('Image %s@%s: snapshot removed.', self.name, name)
 
     def roll_back(self, snapshot: str) -> None:
         """Make size and content what they were at *snapshot*."""
         with self._translated(f'@{snapshot}'):
             self._image.rollback_to_snap(snapshot)
+        LOG.info('Image %s: rolled back to %s.', self.name, snapshot)
 
     def resize(self, size: int) -> None:
         with self._translated():
             self._image.resize(size)
+        LOG.info('Image %s: has %d bytes now.', self.name, size)
 
     def flush(self) -> None:
         with self._translated():

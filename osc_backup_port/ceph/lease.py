@@ -25,6 +25,7 @@ cluster shut that client out (the blocklist) before it looks at the image.
 
 import contextlib
 import json
+import logging
 import os
 import socket
 import threading
@@ -35,6 +36,8 @@ from typing import Any
 from osc_backup_port import documents, errors
 from osc_backup_port.ceph import commands
 from osc_backup_port.driver import ceph as ceph_driver
+
+LOG = logging.getLogger(__name__)
 
 _NAME = 'osc_backup_port'
 _MAY_RENEW, _MUST_RENEW = 1, 2  # LIBRADOS_LOCK_FLAG_...
@@ -93,6 +96,7 @@ class Lease:
                         f'Image {self._image}: another import into it is running.',
                         'Wait until it has ended, then run the same command again.',
                     ) from None
+                LOG.debug('Image %s: another run has the lock. Waiting.', self._image)
                 time.sleep(0.5)
         self._keeper.start()
         before = self._holders()
@@ -102,6 +106,7 @@ class Lease:
         self._shut_out(before)
         self._is_only_holder = True
         self.check()
+        LOG.info('Image %s: lock taken as %s.', self._image, self._cookie)
 
     @property
     def is_lost(self) -> bool:
@@ -139,11 +144,13 @@ class Lease:
                 # an hour, and that counts then.
                 self._blocklist()
                 self._ioctx.remove_object(self._object)
+                LOG.info('Image %s: lock given back.', self._image)
                 return
             # The object may be another run's, or have the note of one that is not shut out.
             # No more writes of ours come: no need to shut us out.
             self._ioctx.rm_xattr(self._object, _HOLDER + self._cookie)
             self._ioctx.unlock(self._object, _NAME, self._cookie)
+            LOG.info('Image %s: lock, which was lost or not yet ours alone, left.', self._image)
 
     def _lock(self, flags: int) -> None:
         asked = time.monotonic()
@@ -158,10 +165,13 @@ class Lease:
                 self._lock(_MUST_RENEW)
             except (self._rados.ObjectBusy, self._rados.ObjectNotFound):
                 self._is_lost = True
+                LOG.warning('Image %s: lock lost: another run may have it.', self._image)
                 return
-            except self._rados.Error:
+            except self._rados.Error as error:
                 # Perhaps the next one is answered; the clock decides.
+                LOG.info('Image %s: lock not renewed, trying again: %s', self._image, error)
                 continue
+            LOG.debug('Image %s: lock renewed.', self._image)
 
     def _note(self) -> bytes:
         holder = {
@@ -190,6 +200,12 @@ class Lease:
         except self._rados.Error as error:
             raise self._may_not_shut_out(self._others, error) from error
         if self._others:
+            LOG.warning(
+                'Image %s: taking over the lock of a run that did not give it back. Its client '
+                'is on the blocklist now: %s.',
+                self._image,
+                ', '.join(self._others),
+            )
             # What we ask for from now on is answered by OSDs that know of it.
             self._client.wait_for_latest_osdmap()
         for name in holders:

@@ -16,6 +16,7 @@ import contextlib
 import errno
 import functools
 import json
+import logging
 import struct
 import threading
 import time
@@ -24,6 +25,8 @@ from typing import Any, NamedTuple
 
 from osc_backup_port import errors, model
 from osc_backup_port.ceph import commands, faults, handles, image, lease, new_images
+
+LOG = logging.getLogger(__name__)
 
 #: Seconds: osd_client_watch_timeout is 30.
 _WATCH_TIMEOUT = 40
@@ -288,6 +291,7 @@ class Pool:
                 stripe_count=count,
                 data_pool=style.data_pool,
             )
+        LOG.info('Image %s: made, %d bytes, data in %s.', name, layout.size, style.data_pool)
 
     def rename(self, name: str, new_name: str) -> None:
         """Give an image another name.
@@ -297,6 +301,7 @@ class Pool:
         self._handles.forget(name)
         with self._translated(f'image {name}, to be renamed to {new_name}'):
             self._rbd.RBD().rename(self._ioctx, name, new_name)
+        LOG.info('Image %s: renamed to %s.', name, new_name)
 
     def remove(self, name: str) -> None:
         """Remove an image with its snapshots; not being there is fine.
@@ -333,6 +338,7 @@ class Pool:
                 opened.remove_snapshot(snapshot.name)
         with self._translated(f'image {name}'):
             self._rbd.RBD().remove(self._ioctx, name)
+        LOG.info('Image %s: removed.', name)
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[lease.Lease]:
@@ -369,6 +375,7 @@ class Pool:
         self._check_size(name, content)
         with self._translated(f'object {name}'):
             self._ioctx.write_full(name, content)
+        LOG.info('Pool %s, object %s: written, %d bytes.', self.name, name, len(content))
 
     def _check_size(self, name: str, content: bytes) -> None:
         if len(content) > model.MAX_VOLUME_METADATA:
@@ -382,6 +389,7 @@ class Pool:
         """Remove an object; not being there is fine."""
         with contextlib.suppress(errors.NotFound), self._translated(f'object {name}'):
             self._ioctx.remove_object(name)
+            LOG.info('Pool %s, object %s: removed.', self.name, name)
 
     def object_age(self, name: str) -> float | None:
         """Return the seconds since an object was last changed, None where there is none.
