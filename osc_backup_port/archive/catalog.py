@@ -14,6 +14,7 @@
 
 import dataclasses
 import hashlib
+import logging
 import shlex
 from collections.abc import Iterator
 
@@ -23,7 +24,9 @@ from osc_backup_port.archive import store as archive_store
 from osc_backup_port.driver import ceph as ceph_driver
 from osc_backup_port.formats import record_file
 
-#: The largest record, and the largest metadata of a volume.  Both have some 2 KiB.
+LOG = logging.getLogger(__name__)
+
+#: The largest record, and the largest volume metadata.  Both have some 2 KiB.
 MAX_SMALL_FILE = model.MAX_VOLUME_METADATA
 
 
@@ -157,7 +160,17 @@ def read(store: archive_store.Store) -> Catalog:
             lost.append(Damage(entry.name, '', empty))
         else:
             images.append(image)
-    return Catalog(archive, tuple(images), tuple(lost))
+    contents = Catalog(archive, tuple(images), tuple(lost))
+    LOG.info(
+        'Archive %s: %d images, %d backups; %d things are damaged or not finished.',
+        store.name,
+        len(images),
+        len(list(contents.backups())),
+        len(contents.damage()),
+    )
+    for damage in contents.damage():
+        LOG.debug('Archive %s: %s', store.name, damage.error.in_one_line())
+    return contents
 
 
 def read_archive(store: archive_store.Store) -> manifest.Archive:

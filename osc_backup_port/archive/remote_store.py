@@ -79,10 +79,12 @@ class Remote:
         self._root = root.rstrip('/')
         # Others write there too.
         self._fs.use_listings_cache = False
+        LOG.info('Archive %s: an object store.', self.name)
 
     def put(self, path: str, content: bytes) -> None:
         with self._translated(path):
             self._fs.pipe_file(self._path(path), content)
+        LOG.debug('Archive %s: %s written, %d bytes.', self.name, path, len(content))
 
     def create(self, path: str, content: bytes) -> None:
         failure: Exception | None = None
@@ -98,16 +100,19 @@ class Remote:
                 raise failure
         if there != content:
             raise archive_store.written_by_another(f'{self.name}/{path}')
+        LOG.debug('Archive %s: %s written first, %d bytes.', self.name, path, len(content))
 
     def copy(self, old: str, new: str) -> None:
         with self._translated(new):
             self._fs.cp_file(self._path(old), self._path(new))
+        LOG.debug('Archive %s: %s copied to %s.', self.name, old, new)
 
     def commit(self, path: str, backup_id: str, content: bytes) -> None:
         self.put(f'{path}.new', content)
         self.create(_commit_object(path, backup_id), _encode_commit(path, content))
         self.put(path, content)
         self.delete(f'{path}.new')
+        LOG.info('Archive %s: backup %s is complete in %s.', self.name, backup_id, path)
 
     def finish_commit(self, path: str, backup_id: str) -> bool:
         committed = self.get(_commit_object(path, backup_id), sealed.MAX_SMALL_SIZE)
@@ -116,6 +121,13 @@ class Remote:
             return False
         self.put(path, content)
         self.delete(f'{path}.new')
+        LOG.info(
+            'Archive %s: a run that died left backup %s committed, but not complete. It is '
+            'complete now, in %s.',
+            self.name,
+            backup_id,
+            path,
+        )
         return True
 
     def get(self, path: str, limit: int) -> bytes | None:
@@ -149,6 +161,7 @@ class Remote:
     def delete(self, path: str) -> None:
         with self._translated(path), contextlib.suppress(FileNotFoundError):
             self._fs.rm_file(self._path(path))
+            LOG.debug('Archive %s: %s removed.', self.name, path)
 
     @contextlib.contextmanager
     def lock(self, path: str) -> Iterator[Callable[[], None]]:
@@ -200,13 +213,16 @@ class _Lock:
         self._wait_for_death()
         self._beat()
         self._store.create(self._place, json.dumps({'owner': self._owner}).encode())
-        LOG.info('%s: locked as %s', self._name, self._owner)
+        LOG.info('Archive %s: lock taken as %s.', self._name, self._owner)
         self._keeper.start()
 
     def check(self) -> None:
         """:raises Conflict: the lock was lost"""
-        if _now() - self._confirmed > _LEASE or self._owner_there() != self._owner:
+        if not self._is_lost and (
+            _now() - self._confirmed > _LEASE or self._owner_there() != self._owner
+        ):
             self._is_lost = True
+            LOG.warning('Archive %s: lock lost: another run may have it.', self._name)
         if self._is_lost:
             raise archive_store.lost(self._name)
 
@@ -219,7 +235,7 @@ class _Lock:
         with contextlib.suppress(errors.PortError):
             self.check()
             self._store.delete(self._place)
-            LOG.info('%s: lock given back', self._name)
+            LOG.info('Archive %s: lock given back.', self._name)
 
     def _wait_for_death(self) -> None:
         """Return when there is no lock, or its owner gave no sign of life for long."""
@@ -231,8 +247,13 @@ class _Lock:
                 raise archive_store.busy(self._name)
             seen = signs
         if seen is not None:
-            LOG.warning('%s: the run that has the lock is dead: it is taken over', self._name)
             owner = self._owner_there()
+            LOG.warning(
+                'Archive %s: taking over the lock of run %s: no sign of life for %.0f s.',
+                self._name,
+                owner,
+                _DEAD,
+            )
             self._store.delete(self._place)
             if owner:
                 self._store.delete(self._sign(owner))
@@ -263,6 +284,7 @@ class _Lock:
             with contextlib.suppress(errors.PortError):
                 self.check()
                 self._beat()
+                LOG.debug('Archive %s: lock renewed.', self._name)
 
 
 def _now() -> float:

@@ -15,6 +15,7 @@
 import contextlib
 import fcntl
 import functools
+import logging
 import os
 import pathlib
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ from typing import NamedTuple, Protocol
 
 from osc_backup_port import errors, files
 from osc_backup_port.archive import manifest
+
+LOG = logging.getLogger(__name__)
 
 
 class Entry(NamedTuple):
@@ -97,9 +100,11 @@ class Folder:
     def __init__(self, root: pathlib.Path) -> None:
         self.name = str(root)
         self._root = root
+        LOG.info('Archive %s: a folder.', self.name)
 
     def put(self, path: str, content: bytes) -> None:
         files.write_file(self._place(path), content, replace=True)
+        LOG.debug('Archive %s: %s written, %d bytes.', self.name, path, len(content))
 
     def create(self, path: str, content: bytes) -> None:
         target = self._place(path)
@@ -107,6 +112,7 @@ class Folder:
             files.write_file(target, content)
         except errors.Conflict as error:
             raise written_by_another(str(target)) from error
+        LOG.debug('Archive %s: %s written, %d bytes.', self.name, path, len(content))
 
     def _place(self, path: str) -> pathlib.Path:
         """Return where to write a file; its folder is there then."""
@@ -135,10 +141,11 @@ class Folder:
     def commit(
         self,
         path: str,
-        backup_id: str,  # noqa: ARG002 - the lock is enough
+        backup_id: str,
         content: bytes,
     ) -> None:
         self.create(path, content)
+        LOG.info('Archive %s: backup %s is complete in %s.', self.name, backup_id, path)
 
     def finish_commit(self, path: str, backup_id: str) -> bool:  # noqa: ARG002 - as above
         return False
@@ -164,6 +171,7 @@ class Folder:
     def delete(self, path: str) -> None:
         target = self._root / path
         target.unlink(missing_ok=True)
+        LOG.debug('Archive %s: %s removed.', self.name, path)
         with contextlib.suppress(OSError):
             target.parent.rmdir()
 
@@ -177,7 +185,11 @@ class Folder:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise busy(str(folder)) from None
-            yield functools.partial(_check_same, descriptor, folder)
+            LOG.info('Archive %s/%s: lock taken.', self.name, path)
+            try:
+                yield functools.partial(_check_same, descriptor, folder)
+            finally:
+                LOG.info('Archive %s/%s: lock given back.', self.name, path)
         finally:
             os.close(descriptor)
 

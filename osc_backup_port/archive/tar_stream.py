@@ -21,6 +21,7 @@ import contextlib
 import dataclasses
 import functools
 import io
+import logging
 import tarfile
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +31,8 @@ from osc_backup_port import errors, model, pipes
 from osc_backup_port.archive import catalog, manifest, names, sealed
 from osc_backup_port.archive import store as archive_store
 from osc_backup_port.transfer import zeros
+
+LOG = logging.getLogger(__name__)
 
 _BUFFER = 1 << 20
 _LARGEST = max(manifest.MAX_SEGMENT_SIZE, sealed.MAX_SIZE)
@@ -64,6 +67,7 @@ class Output:
         member.mode = 0o600
         member.mtime = int(time.time())
         self._tar.addfile(member, io.BytesIO(content))
+        LOG.debug('Archive stream on %s: %s written, %d bytes.', self.name, path, len(content))
 
     def create(self, path: str, content: bytes) -> None:
         self.put(path, content)
@@ -71,8 +75,9 @@ class Output:
     def copy(self, old: str, new: str) -> None:  # noqa: ARG002 - nothing is there
         raise errors.InvalidInput(f'{old}: nothing can be copied within a stream.')
 
-    def commit(self, path: str, backup_id: str, content: bytes) -> None:  # noqa: ARG002 - a stream has one writer
+    def commit(self, path: str, backup_id: str, content: bytes) -> None:
         self.put(path, content)
+        LOG.info('Archive stream on %s: backup %s is complete.', self.name, backup_id)
 
     def finish_commit(self, path: str, backup_id: str) -> bool:  # noqa: ARG002 - nothing is there
         return False
@@ -171,6 +176,9 @@ class Input:
             if increment.backup_id in backups:
                 raise sealed.forged(increment.where, 'that backup is there twice')
             backups.add(increment.backup_id)
+            LOG.debug(
+                'Archive stream: backup %s begins, %s.', increment.backup_id, increment.where
+            )
             yield increment
             increment.use_up()
         self._see_some(image)
@@ -309,6 +317,7 @@ class IncrementStream:
         if check is not None:
             check(backup)
         self._image.chain.add(backup)
+        LOG.info('Archive stream: %s is read.', self.where)
         return backup
 
     def damage(self, error: errors.InvalidInput) -> catalog.Damage:
