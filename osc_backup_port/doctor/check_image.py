@@ -16,9 +16,12 @@ Changes nothing; :mod:`osc_backup_port.doctor.fix_image` does.
 """
 
 import dataclasses
+import logging
 
 from osc_backup_port.ceph import pool as ceph_pool
 from osc_backup_port.doctor import findings, judge_pool, judge_records, known_backups, pool_scan
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -40,7 +43,10 @@ def run(
     :raises PortError: the one or the other could not be read
     """
     known, scan = known_backups.around(cinder, lambda: pool_scan.scan(pool, options))
-    return Report(pool.name, len(scan.images), len(known), judge(known, scan))
+    found = judge(known, scan)
+    for one in found:
+        LOG.debug('%s: %s: %s: %s', one.severity, one.code, one.target, one.found)
+    return Report(pool.name, len(scan.images), len(known), found)
 
 
 def judge(known: list[known_backups.Known], scan: pool_scan.Scan) -> list[findings.Finding]:

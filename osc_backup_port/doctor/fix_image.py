@@ -16,6 +16,7 @@ Only two kinds of findings are touched.  What is removed of the first is kept as
 a file; of the second an import that is run again makes all anew.
 """
 
+import logging
 import pathlib
 import typing
 
@@ -25,6 +26,8 @@ from osc_backup_port.ceph import pool as ceph_pool
 from osc_backup_port.cinder import resources
 from osc_backup_port.doctor import findings
 from osc_backup_port.driver import ceph as ceph_driver
+
+LOG = logging.getLogger(__name__)
 
 
 class Cinder(typing.Protocol):
@@ -64,8 +67,11 @@ def run(
     :raises Conflict: it is needed by now
     """
     if finding.code == 'partial-import':
-        return _remove_partial(pool, finding)
-    return _remove_metadata(pool, cinder, finding, keep)
+        done = _remove_partial(pool, finding)
+    else:
+        done = _remove_metadata(pool, cinder, finding, keep)
+    LOG.info('Fix %s: %s', finding.code, done)
+    return done
 
 
 def _remove_metadata(
@@ -85,6 +91,7 @@ def _remove_metadata(
     kept = files.read_file(path, max(len(content), units.MIB))
     if kept is None:
         files.write_file(path, content)
+        LOG.info('Object %s: a copy is in %s.', name, path)
     elif kept != content:
         raise errors.Conflict(
             f'{path}: is there already, with other content than the object {name}.',

@@ -18,6 +18,7 @@ no cluster is needed to tell what a pool like that means.
 
 import contextlib
 import dataclasses
+import logging
 import typing
 from collections.abc import Mapping
 
@@ -27,6 +28,8 @@ from osc_backup_port.ceph import heads
 from osc_backup_port.ceph import pool as ceph_pool
 from osc_backup_port.driver import ceph as ceph_driver
 from osc_backup_port.records import side_by_side
+
+LOG = logging.getLogger(__name__)
 
 #: Seconds since the last sign of life after which a run of ours is dead: the
 #: living give one every five, and clocks differ.
@@ -203,6 +206,15 @@ def scan(pool: ceph_pool.Pool, options: Options) -> Scan:
         locked |= set(
             filter(None, map(ceph_driver.image_of_lock, pool.objects('osc-backup-port.')))
         )
+    LOG.info(
+        'Pool %s: %d images, %d of them of backups, %d cannot be read; %d backups, %d locks.',
+        pool.name,
+        len(names),
+        len(ours),
+        len(unreadable),
+        len(backups),
+        len(locked),
+    )
     metadata = _each(lambda backup: (backup, read_metadata(pool, backup)), sorted(backups))
     leftovers = _leftovers(pool, names, locked, unreadable)
     return Scan(

@@ -13,6 +13,7 @@
 """Write the records that can be made of what lies in a pool."""
 
 import dataclasses
+import logging
 import pathlib
 
 from osc_backup_port import errors, files
@@ -21,6 +22,8 @@ from osc_backup_port.ceph import pool as ceph_pool
 from osc_backup_port.doctor import pool_scan, rebuild_records
 from osc_backup_port.driver import ceph as ceph_driver
 from osc_backup_port.formats import record_file
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -86,12 +89,15 @@ def _result(
     made: rebuild_records.Rebuilt | rebuild_records.Skipped, directory: pathlib.Path | None
 ) -> Result:
     if isinstance(made, rebuild_records.Skipped):
+        LOG.info('Image %s, backup %s: skipped: %s', made.image, made.backup_id, made.reason)
         return Result(made, 'skipped')
     if directory is None:
         return Result(made, 'found')
     path = directory / f'{made.record.id}.json'
     try:
-        return Result(made, _write(path, made), path)
+        result = _write(path, made)
+        LOG.info('Backup %s: record in %s: %s.', made.record.id, path, result)
+        return Result(made, result, path)
     except errors.PortError as error:
         return Result(made, 'failed', error=error)
 
