@@ -16,12 +16,16 @@ import argparse
 import collections.abc
 import contextlib
 import errno
+import importlib.metadata
 import io
+import logging
 import os
 import pathlib
 import shlex
 import signal
 import sys
+import threading
+import time
 import types
 import typing
 
@@ -30,6 +34,8 @@ from osc_lib import exceptions as osc_exceptions
 
 from osc_backup_port import errors
 from osc_backup_port.osc import terminal, watchdog
+
+LOG = logging.getLogger(__name__)
 
 
 class CommandMixin:
@@ -80,10 +86,10 @@ class CommandMixin:
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         terminal.accept_all_letters()
-        terminal.guard_logs()
+        terminal.guard_logs(_urls_in(parsed_args))
         try:
             _check_streams()
-            with _signals_as_errors(), watchdog.leaving_when_lost():
+            with _told(self), _signals_as_errors(), watchdog.leaving_when_lost():
                 code: int = super().run(parsed_args)  # type: ignore[misc]
                 # Now, and not at exit: what cannot be written is an error like any other.
                 self.app.stdout.flush()
@@ -225,6 +231,34 @@ def _check_streams() -> None:
         )
 
 
+def _urls_in(parsed_args: argparse.Namespace) -> list[str]:
+    """Return the URLs among the arguments of a command."""
+    values: list[object] = []
+    for value in vars(parsed_args).values():
+        values += value if isinstance(value, list) else [value]
+    return [value for value in values if isinstance(value, str) and '://' in value]
+
+
+@contextlib.contextmanager
+def _told(command: CommandMixin) -> collections.abc.Iterator[None]:
+    """Log when a command begins and ends; not its arguments: a URL may hold a password."""
+    name = getattr(command, 'cmd_name', None) or type(command).__name__
+    version = 'of unknown version'
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        version = importlib.metadata.version('osc-backup-port')
+    LOG.info('%s: begins, osc-backup-port %s, process %d.', name, version, os.getpid())
+    began = time.monotonic()
+    how = 'failed'
+    try:
+        yield
+        how = 'ended'
+    except errors.Interrupted as stopped:
+        LOG.info('%s: %s', name, stopped)
+        raise
+    finally:
+        LOG.info('%s: %s after %.1f s.', name, how, time.monotonic() - began)
+
+
 def _describe_os_error(error: OSError) -> str:
     try:
         sys.stdout.flush()
@@ -242,6 +276,9 @@ def _describe_os_error(error: OSError) -> str:
     return f'{place}{error.strerror or error}'
 
 
+#: How often, and for how many seconds each time, a signal waits for a line of the log.
+_DEFERRALS, _DEFERRAL = 20, 0.05
+
 #: What asks a program to stop: the keyboard, a service manager, a terminal that goes.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
@@ -254,10 +291,14 @@ def _signals_as_errors() -> collections.abc.Iterator[None]:
     signal is only answered, so that it does not cut that short; the third
     does what it always did.  One that is ignored, as under nohup, stays so.
     """
-    seen = 0
+    seen = deferred = 0
 
-    def handle(number: int, _frame: types.FrameType | None) -> None:
-        nonlocal seen
+    def handle(number: int, frame: types.FrameType | None) -> None:
+        nonlocal seen, deferred
+        if seen == 0 and deferred < _DEFERRALS and _is_logging(frame):
+            deferred += 1
+            threading.Timer(_DEFERRAL, os.kill, (os.getpid(), number)).start()
+            return
         seen += 1
         name = signal.Signals(number).name
         if seen == 1:
@@ -278,3 +319,16 @@ def _signals_as_errors() -> collections.abc.Iterator[None]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
+
+
+def _is_logging(frame: types.FrameType | None) -> bool:
+    """Tell whether a line of the log is being written.
+
+    An exception there could leave the lock of a log handler held, and a thread that has to
+    renew the lock on an image would wait for it when it logs.
+    """
+    while frame is not None:
+        if frame.f_code.co_filename == logging.__file__:
+            return True
+        frame = frame.f_back
+    return False

@@ -15,6 +15,7 @@
 import argparse
 import collections.abc
 import contextlib
+import logging
 import sys
 import threading
 import time
@@ -39,12 +40,44 @@ def shown(wanted: bool) -> collections.abc.Iterator[progress.Progress]:
     """
     if wanted and _Stderr().isatty():
         bar = _Bar()
-        with bar.display:
+        with _logs_above(bar), bar.display:
             yield bar
     else:
         lines = _Lines(_LINE_INTERVAL if wanted else None)
         yield lines
         lines.end()
+
+
+@contextlib.contextmanager
+def _logs_above(bar: '_Bar') -> collections.abc.Iterator[None]:
+    """Print what is logged to stderr above the bar, not into it."""
+    handlers = [
+        handler
+        for handler in logging.getLogger().handlers
+        if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stderr
+    ]
+    stderr = sys.stderr
+    for handler in handlers:
+        handler.setStream(_Above(bar))
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.setStream(stderr)
+
+
+class _Above:
+    """A stream whose lines, each written as a whole, go above the bar."""
+
+    def __init__(self, bar: '_Bar') -> None:
+        self._bar = bar
+
+    def write(self, text: str) -> None:
+        for line in text.removesuffix('\n').split('\n'):
+            self._bar.say(line)
+
+    def flush(self) -> None:
+        """Do nothing: a line is printed when it is written."""
 
 
 class _Stderr:

@@ -27,6 +27,8 @@ import unicodedata
 
 from cliff import columns
 
+from osc_backup_port.archive import secret_url
+
 # Control characters; format characters, as bidirectional and zero-width ones are; what is left
 # of bytes of a file name that are no text; separators of lines and of paragraphs.
 _OBEYED = frozenset({'Cc', 'Cf', 'Cs', 'Zl', 'Zp'})
@@ -118,11 +120,19 @@ def accept_all_letters() -> None:
         sys.stdout.reconfigure(errors='backslashreplace')
 
 
-def guard_logs() -> None:
-    """Escape what is logged from now on, by whatever library."""
+def guard_logs(urls: collections.abc.Iterable[str] = ()) -> None:
+    """Escape what is logged from now on, by whatever library.
+
+    :param urls: ones that were typed; what is secret in them is hidden. With --debug osc-lib
+        logs the arguments of a command, and a library the URLs that it opens.
+    """
+    urls = frozenset(urls)
     for handler in logging.getLogger().handlers:
-        if not isinstance(handler.formatter, _Escaping):
-            handler.setFormatter(_Escaping(handler.formatter or logging.Formatter()))
+        guard = handler.formatter
+        if not isinstance(guard, _Escaping):
+            guard = _Escaping(guard or logging.Formatter())
+            handler.setFormatter(guard)
+        guard.urls = urls
 
 
 class _Escaping(logging.Formatter):
@@ -130,10 +140,14 @@ class _Escaping(logging.Formatter):
 
     def __init__(self, inner: logging.Formatter) -> None:
         super().__init__()
+        self.urls: frozenset[str] = frozenset()
         self._inner = inner
 
     def format(self, record: logging.LogRecord) -> str:
         if record.name.partition('.')[0] == _OURS:
             record = logging.makeLogRecord({**vars(record), 'msg': escape(record.getMessage())})
             record.args = None
-        return escape_lines(self._inner.format(record).split('\n'))
+        text = self._inner.format(record)
+        for url in self.urls:
+            text = secret_url.hide(text, url)
+        return escape_lines(text.split('\n'))

@@ -101,7 +101,8 @@ class Step:
     def fail(self, error: errors.PortError, result: str = 'failed') -> None:
         self.action, self.result = 'nothing', result
         self.error = self.cinder.cloud.named(error)
-        LOG.info('Backup %s: %s: %s', self.record.id, result, self.error.in_one_line())
+        why = self.error.in_one_line().removeprefix(f'Backup {self.record.id}: ')
+        LOG.info('Backup %s: %s: %s', self.record.id, result, why)
 
 
 @dataclasses.dataclass
@@ -347,9 +348,7 @@ def run(planned: Plan, options: Options) -> list[Step]:
         for step in steps:
             if step.action != 'nothing' and step.record.parent_id in failed:
                 step.fail(
-                    errors.Conflict(
-                        f'Backup {step.record.id}: not imported, because its parent was not.'
-                    ),
+                    errors.Conflict(f'Backup {step.record.id}: its parent was not imported.'),
                     'not imported',
                 )
         for start in range(0, len(steps), _UNDER_WAY):

@@ -14,9 +14,11 @@
 
 import argparse
 import io
+import logging
 import os
 import signal
 import sys
+import time
 from typing import Any
 
 import pytest
@@ -71,6 +73,51 @@ def test_a_signal_that_is_ignored_stays_ignored() -> None:
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, old)
+
+
+def test_a_signal_waits_for_a_line_of_the_log() -> None:
+    """Whoever is stopped within leaves the lock of the handler held, perhaps."""
+
+    class Signalled(logging.Handler):
+        lines = 0
+
+        def emit(self, record: logging.LogRecord) -> None:
+            if 'a line' in record.getMessage():
+                os.kill(os.getpid(), signal.SIGINT)
+                self.lines += 1
+
+    handler = Signalled()
+    logging.getLogger().addHandler(handler)
+    try:
+
+        def work() -> None:
+            logging.getLogger('test').warning('a line')
+            time.sleep(10)
+
+        with pytest.raises(osc_exceptions.CommandError, match='Stopped by SIGINT'):
+            run(work)
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert handler.lines == 1
+
+
+def test_a_signal_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a line is not written, because nobody reads it."""
+    monkeypatch.setattr(base, '_DEFERRALS', 3)
+
+    class Stuck(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if 'a line' in record.getMessage():
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(10)
+
+    handler = Stuck()
+    logging.getLogger().addHandler(handler)
+    try:
+        with pytest.raises(osc_exceptions.CommandError, match='Stopped by SIGINT'):
+            run(lambda: logging.getLogger('test').warning('a line'))
+    finally:
+        logging.getLogger().removeHandler(handler)
 
 
 @pytest.mark.parametrize('number', STOPPING)

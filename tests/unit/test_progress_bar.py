@@ -11,7 +11,9 @@
 #    under the License.
 
 import io
+import logging
 import re
+import sys
 import threading
 
 import pytest
@@ -85,6 +87,31 @@ def test_the_bar_of_each_part_begins_at_nothing(clock: Clock) -> None:
         f'Backup {number}: 540.0 MiB of 1.0 GiB, 270.0 MiB moved at 30.0 MiB/s'
         for number in range(2)
     ]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_what_is_logged_goes_above_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    stderr = Terminal()
+    monkeypatch.setattr(sys, 'stderr', stderr)
+    monkeypatch.setenv('TERM', 'xterm')
+    handler = logging.StreamHandler()
+    logging.getLogger().addHandler(handler)
+    try:
+        with progress_bar.shown(True) as shown:
+            shown.begin('Backup 1', units.GIB)
+            assert handler.stream is not stderr
+            logging.getLogger('test').warning('Image [red]x[/red]: lock taken.\nAnother line')
+        assert handler.stream is stderr
+    finally:
+        logging.getLogger().removeHandler(handler)
+    # At the beginning of a line, from which the bar was wiped before.
+    printed = re.sub('\x1b[^A-Za-z]*[A-Za-z]', '', stderr.getvalue())
+    assert '\rImage [red]x[/red]: lock taken.\n' in printed
+    assert '\rAnother line\n' in printed
 
 
 def test_threads_may_share_it(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
