@@ -298,7 +298,7 @@ class _PatientAdapter(requests.adapters.BaseAdapter):
 def _told(request: requests.PreparedRequest) -> str:
     """Return what was asked of which host, without what may be secret in a URL."""
     parts = urllib.parse.urlsplit(request.url or '')
-    return f'{request.method} {parts.hostname}{parts.path!s}'
+    return f'{request.method} {str(parts.netloc).rpartition("@")[2]}{parts.path!s}'
 
 
 def _request_id(answer: requests.Response | None) -> str:

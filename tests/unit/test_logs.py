@@ -396,6 +396,7 @@ def test_no_secret_of_a_cloud(
         'Keystone: logged in at keystone.',
         f'Keystone: logged in to project shop ({OTHER_PROJECT}) by token.',
         'Cinder: API version 3.64, region RegionOne, interface public.',
+        f'GET cinder:8776/v3/{PROJECT}/backups',
         'try 1: HTTP 504',
         'req-7',
         f'Cinder: accepted the record of backup {records.ID} for import.',
