@@ -27,7 +27,7 @@ from tests.fakes import ceph as fake_ceph
 
 #: A call into a library that no signal ends: a lock that is taken twice.
 STUCK = """
-import ctypes, sys, threading
+import argparse, ctypes, sys, threading
 from osc_backup_port import errors
 from osc_backup_port.ceph import cluster
 from osc_backup_port.osc import base
@@ -41,7 +41,7 @@ class Command:
         libc.pthread_mutex_lock(lock)
 class Ours(base.CommandMixin, Command):
     pass
-Ours().run(None)
+Ours().run(argparse.Namespace())
 """
 
 
