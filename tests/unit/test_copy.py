@@ -17,6 +17,7 @@ import io
 import pathlib
 import shutil
 import time
+import uuid
 from collections.abc import Callable
 
 import pytest
@@ -120,8 +121,12 @@ class Folder(Place):
 
 
 class Remote(Folder):
+    def __init__(self, folder: pathlib.Path) -> None:
+        super().__init__(folder)
+        self.url = f'memory://{uuid.uuid4()}/archive'
+
     def store(self) -> store.Store:
-        return remote_store.Remote(f'memory://{self.folder.name}/{id(self)}')
+        return remote_store.Remote(self.url)
 
 
 class Stream(Place):

@@ -267,7 +267,7 @@ class TestExport:
 
     def test_an_unknown_format(self, shell: Shell, chain: chains.Chain) -> None:
         with pytest.raises(SystemExit):
-            shell.run(image.ExportBackupImage, IDS[1], '--format', 'qcow2')
+            shell.run(image.ExportBackupImage, IDS[1], '--format', 'vmdk')
 
     @pytest.mark.parametrize(
         ('options', 'config', 'expected'),
