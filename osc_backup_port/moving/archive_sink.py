@@ -46,6 +46,7 @@ class Sink(endpoints.Sink):
     keeps_done = True
 
     def __init__(self, store: archive_store.Store, level: int | None = 3) -> None:
+        self.place = f'archive {store.name}'
         self._store = store
         self._level = level
         self._is_marked = False

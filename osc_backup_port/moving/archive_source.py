@@ -45,6 +45,7 @@ class Source(endpoints.Source):
         contents: catalog.Catalog,
         wanted: Sequence[str] = (),
     ) -> None:
+        self.place = f'archive {store.name}' if store else 'archive'
         self._store = store
         self._contents = contents
         self._wanted = wanted

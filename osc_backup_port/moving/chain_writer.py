@@ -19,10 +19,10 @@ what Cinder's next incremental backup builds on.
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from osc_backup_port import errors, model
-from osc_backup_port.ceph import heads, lease
+from osc_backup_port.ceph import commands, heads, lease
 from osc_backup_port.ceph import image as ceph_image
 from osc_backup_port.driver import ceph as ceph_driver
 from osc_backup_port.transfer import differing, limits, metering, writing, zeros
@@ -37,7 +37,7 @@ class ChainWriter:
     """Writes increments to one image, which is open to write and locked.
 
     :param name: what the image will be called, for errors
-    :param fresh: the image was just made: it has no data and no snapshots
+    :param snapshots: those that it has; None: it was just made, and has no data either
     :param meter: counts what is written
     """
 
@@ -46,7 +46,7 @@ class ChainWriter:
         image: ceph_image.Image,
         name: str,
         lock: lease.Lease,
-        fresh: bool,
+        snapshots: Sequence[model.Snapshot] | None,
         meter: metering.Meter,
         bounds: limits.Limits = limits.DEFAULT,
     ) -> None:
@@ -55,14 +55,16 @@ class ChainWriter:
         self._lock = lock
         self._meter = meter
         self._bounds = bounds
-        self._is_empty = fresh
+        self._is_empty = snapshots is None
+        # Nobody else makes any while the image is locked: asked once.
+        self._snapshots = sorted(snapshots or ())
         self._point: str | None = None  # the snapshot that HEAD is known to equal
         self._made: list[str] = []
         self._track: metering.Track | None = None
 
     def snapshot_of(self, backup_id: str | None) -> model.Snapshot | None:
         """Return the snapshot that a backup has on this image."""
-        for snapshot in self._backups():
+        for snapshot in self._snapshots:
             if ceph_driver.backup_of_snapshot(snapshot.name) == backup_id:
                 return snapshot
         return None
@@ -112,6 +114,9 @@ class ChainWriter:
             self._lock.check()
             self._image.create_snapshot(snapshot)
             self._made.append(snapshot)
+            # Its id is not known, but that it is larger than all others.
+            number = self._snapshots[-1].id + 1 if self._snapshots else 0
+            self._snapshots.append(model.Snapshot(number, snapshot, self._image.size()))
         self._point = snapshot or point
         if self._track is not None:
             self._track.finish()
@@ -119,7 +124,7 @@ class ChainWriter:
     def finish(self) -> None:
         """Leave HEAD at the newest backup."""
         self._lock.check()
-        newest = ceph_driver.newest(self._image.snapshots())
+        newest = ceph_driver.newest(self._snapshots)
         if newest is not None and newest.name != self._point:
             self._image.roll_back(newest.name)
 
@@ -127,7 +132,8 @@ class ChainWriter:
         """Take back what this writer added, as if it had not begun."""
         for name in reversed(self._made):
             self._image.remove_snapshot(name)
-        newest = ceph_driver.newest(self._image.snapshots())
+        kept = [snapshot for snapshot in self._snapshots if snapshot.name not in self._made]
+        newest = ceph_driver.newest(kept)
         if newest is not None:
             self._image.roll_back(newest.name)
 
@@ -164,7 +170,7 @@ class ChainWriter:
         start = self._point_of(name)
         if start is None:
             backup_id = ceph_driver.backup_of_snapshot(name)
-            there = ', '.join(snapshot.name for snapshot in self._backups()) or 'none'
+            there = ', '.join(one.name for one in ceph_driver.by_age(self._snapshots)) or 'none'
             raise errors.InvalidInput(
                 f'Image {self._name}: the increment starts from snapshot {name}, which is '
                 f'not on it; there: {there}.',
@@ -180,23 +186,36 @@ class ChainWriter:
         backup_id = ceph_driver.backup_of_snapshot(name)
         return self.snapshot_of(backup_id) if backup_id else None
 
-    def _backups(self) -> list[model.Snapshot]:
-        return [
-            snapshot
-            for snapshot in self._image.snapshots()
-            if ceph_driver.backup_of_snapshot(snapshot.name)
-        ]
+    @property
+    def last(self) -> str:
+        """The snapshot that was made last, empty where there is none."""
+        return self._snapshots[-1].name if self._snapshots else ''
 
 
-def check_may_add(pool_name: str, image: ceph_image.Image) -> None:
+def check_may_add(pool_name: str, image: ceph_image.Image) -> list[model.Snapshot]:
     """Make sure that an image is a chain which nobody else is changing.
 
+    :return: its snapshots
     :raises Conflict: it is not
     """
     wait_until_alone(image)
-    if not any(ceph_driver.backup_of_snapshot(snap.name) for snap in image.snapshots()):
-        name = image.name
-        aside = image.commands.rbd('rename', name, f'{name}.aside')
+    snapshots = image.snapshots()
+    refuse_other_image(pool_name, image.name, snapshots, image.commands)
+    return snapshots
+
+
+def refuse_other_image(
+    pool_name: str,
+    name: str,
+    snapshots: Iterable[model.Snapshot],
+    shell: commands.Commands,
+) -> None:
+    """See that an image is a chain of backups, by its snapshots.
+
+    :raises Conflict: it is not
+    """
+    if not any(ceph_driver.backup_of_snapshot(snap.name) for snap in snapshots):
+        aside = shell.rbd('rename', name, f'{name}.aside')
         raise errors.Conflict(
             f'Image {name} in pool {pool_name}: is there, without the snapshot of any backup. It '
             'was imported without snapshots, or it is a backup of a Cinder snapshot or of a '

@@ -16,7 +16,7 @@ import collections
 import contextlib
 import typing
 
-from osc_backup_port import errors, record
+from osc_backup_port import errors, record, spool
 from osc_backup_port.ceph import pool as ceph_pool
 from osc_backup_port.driver import ceph as ceph_driver
 from osc_backup_port.moving import endpoints, image_session, plan, target_pool, volume_metadata
@@ -46,10 +46,13 @@ class Sink(endpoints.Sink):
         cinder: import_records.Cinder | None,
         options: import_records.Options,
     ) -> None:
+        self.place = f'pool {pool.name}'
         self._pool = pool
         self._cinder = cinder
         self._options = options
         self._planner: import_records.Planner | None = None
+        # Of each backup what is missing there.
+        self._metadata: dict[str, spool.Spooled] = {}
 
     def look(self, chain: endpoints.SourceChain) -> endpoints.Present:
         found: dict[str, str] = {}
@@ -78,14 +81,19 @@ class Sink(endpoints.Sink):
     ) -> None:
         if step.is_wanted:
             try:
-                content = self._metadata(source, step)
-                volume_metadata.check(self._pool, step.point.id, content)
+                self._look_at_metadata(source, step)
             except errors.PortError as error:
                 planned.add(step, error)
 
-    def _metadata(self, source: endpoints.SourceChain, step: plan.Step) -> bytes | None:
+    def _look_at_metadata(self, source: endpoints.SourceChain, step: plan.Step) -> None:
+        """:raises PortError: it must not come here, or other metadata is there"""
         content = source.volume_metadata(step.point)
-        return self._options.changes.rewrite_metadata(step.point.id, content)
+        content = self._options.changes.rewrite_metadata(step.point.id, content)
+        is_there = volume_metadata.check(self._pool, step.point.id, content)
+        if is_there:
+            step.metadata = volume_metadata.Outcome.PRESENT
+        elif content is not None:
+            self._metadata[step.point.id] = spool.Spooled(content)
 
     def _check_space(self, planned: plan.Plan) -> list[errors.PortError]:
         """See that there is room; an image that a killed run began does not count."""
@@ -141,8 +149,7 @@ class Sink(endpoints.Sink):
         planned.records.notes += found.notes
         for error in found.findings():
             raise error
-        content = self._metadata(chain.source, step)
-        volume_metadata.check(self._pool, step.point.id, content)
+        self._look_at_metadata(chain.source, step)
 
     def has_work(self, chain: plan.ChainPlan) -> bool:
         if any(step.is_wanted for step in chain.missing):
@@ -157,9 +164,11 @@ class Sink(endpoints.Sink):
 
     def finish_chain(self, chain: plan.ChainPlan) -> None:
         for step in chain.steps:
-            if step.is_wanted and step.point.record is not None:
-                content = self._metadata(chain.source, step)
-                step.metadata = volume_metadata.store(self._pool, step.point.id, content)
+            is_known = step.metadata is not None or step.point.record is None
+            if step.is_wanted and not is_known:
+                content = self._metadata.get(step.point.id)
+                told = self._pool, step.point.id, content.read() if content else None
+                step.metadata = volume_metadata.store(*told)
 
     def finish(self, planned: plan.Plan) -> None:
         if self._cinder is not None:

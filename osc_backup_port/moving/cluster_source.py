@@ -59,6 +59,7 @@ class Source(endpoints.Source):
         records: wanted_records.Records,
         single: bool = False,
     ) -> None:
+        self.place = f'pool {pool.name}'
         self._cinder = cinder
         self._pool = pool
         self._records = records
@@ -159,6 +160,7 @@ class OneBackup(endpoints.Source):
         with_chain: bool = False,
         from_backup: str | None = None,
     ) -> None:
+        self.place = f'pool {pool.name}'
         self.failures: list[plan.Finding] = []
         self._pool = pool
         self._backup = backup

@@ -45,6 +45,7 @@ def plan(
     :raises ForgedArchive: one of them is not to be trusted
     :raises NotPermitted: the caller may not do that at all
     """
+    LOG.info('Looking: out of %s, into %s.', source.place, sink.place)
     side_by_side = min(source.side_by_side, sink.side_by_side)
     planned = plans.Plan(side_by_side=side_by_side, all_or_nothing=all_or_nothing)
     for chain in source.chains():
@@ -61,7 +62,9 @@ def plan(
     sink.check(planned)
     sink.plan_records(planned)
     for one in planned.chains:
-        LOG.info('Image %s: %d of %d steps to take.', one.name, len(one.missing), len(one.steps))
+        LOG.info('Image %s: %d of %d backups to move.', one.name, len(one.missing), len(one.steps))
+    for found in planned.errors():
+        LOG.info('In the way: %s', found.in_one_line())
     return planned
 
 
@@ -122,6 +125,7 @@ def run_once(
     :raises NotPermitted: the caller may not do that at all
     :raises InvalidInput: the source cannot be read on
     """
+    LOG.info('Moving: out of %s, into %s.', source.place, sink.place)
     mover = _Mover(sink, job)
     for chain in source.chains():
         planned = plans.Plan([plans.ChainPlan(chain, [])])
@@ -176,7 +180,7 @@ class _Mover:
             self._fail(chain, error)
 
     def _fail(self, chain: plans.ChainPlan, error: errors.PortError) -> None:
-        LOG.info('Image %s: failed: %s', chain.name, error.problem)
+        LOG.info('Image %s: failed: %s', chain.name, error.in_one_line())
         spare = (State.DONE, State.PRESENT) if self._sink.keeps_done else ()
         chain.fail(error, State.FAILED, spare)
 
@@ -189,12 +193,19 @@ class _Mover:
                     before = meter.moved, meter.skipped
                     one.move(step, self._is_alone)
                     step.moved, step.skipped = meter.moved - before[0], meter.skipped - before[1]
+                    LOG.info(
+                        '%s: %d bytes moved, %d skipped.',
+                        step.point.where,
+                        step.moved,
+                        step.skipped,
+                    )
             except BaseException as error:
                 if not isinstance(error, errors.PortError) or not one.ends_with(error):
                     if chain.source.is_refused:
+                        LOG.info('Image %s: nothing of this run stays.', chain.name)
                         receiver.refuse()
                     raise
-                LOG.info('Image %s: ends early: %s', chain.name, error.problem)
+                LOG.info('Image %s: ends early: %s', chain.name, error.in_one_line())
                 planned.failures.append((None, error))
                 chain.steps = [step for step in chain.steps if step.state is not State.TO_DO]
 
@@ -218,6 +229,7 @@ class _Chain:
         self._job = job
         self._stop = stop
         self._seen: read_back.Witness | None = None
+        self._extents = 0
 
     def steps(self) -> Iterator[plans.Step]:
         """Yield the steps that were planned, or those that a source has that reads once."""
@@ -259,6 +271,7 @@ class _Chain:
             if self._stop.is_set():
                 raise errors.Interrupted('Stopped.')
             self._receiver.commit(step)
+            LOG.info('%s: is complete, after %d extents.', step.point.where, self._extents)
             self._verify(step, reading)
         step.state = State.DONE if step.is_wanted else State.PASSED
 
@@ -266,13 +279,14 @@ class _Chain:
         writing = self._receiver.begin(step, reading)
         increment = reading.increment
         LOG.info(
-            '%s: from %s to %s, %d bytes, from mark %d on.',
+            '%s: from %s to %s, an image of %d bytes%s.',
             step.point.where,
             increment.from_snap or 'nothing',
             increment.to_snap or 'HEAD',
             increment.size,
-            writing.first,
+            f'; goes on at mark {writing.first}' if writing.first else '',
         )
+        self._extents = 0
         # What an earlier run wrote is compared as well, so it is read again.
         first = 0 if self._job.verify else writing.first
         with contextlib.closing(reading.parts(first, writing.in_parts)) as parts:
@@ -322,6 +336,7 @@ class _Chain:
         for item in items:
             if self._stop.is_set():
                 raise errors.Interrupted('Stopped.')
+            self._extents += 1
             yield item
 
 

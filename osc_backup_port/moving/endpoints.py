@@ -153,10 +153,12 @@ class SourceChain(abc.ABC):
 class Source(abc.ABC):
     """Where increments come from.
 
+    :ivar place: what the log calls it
     :ivar side_by_side: how many chains may be read at the same time
     :ivar failures: what it cannot give, as far as it was looked at
     """
 
+    place: str
     side_by_side: int = 1
     failures: list[plan.Finding]
 
@@ -218,10 +220,12 @@ class Receiver(abc.ABC):
 class Sink(abc.ABC):
     """Where increments go to.
 
+    :ivar place: what the log calls it
     :ivar side_by_side: how many chains may be written at the same time
     :ivar keeps_done: a point that is done stays done, whatever becomes of the rest of its chain
     """
 
+    place: str
     side_by_side: int = 1
     keeps_done: bool = False
 

@@ -35,6 +35,7 @@ class Sink(endpoints.Sink):
         image_format: image_formats.ImageFormat,
         from_backup: str | None = None,
     ) -> None:
+        self.place = f'{image_format.name} file {writer.name}'
         self._writer = writer
         self._format = image_format
         self._from_backup = from_backup

@@ -143,6 +143,7 @@ class Source(endpoints.Source):
     """
 
     def __init__(self, file: File | None, wanted: Wanted, shell: commands.Commands) -> None:
+        self.place = f'{file.format} file {file.reader.name}' if file else 'no file'
         self.failures: list[plan.Finding] = []
         try:
             wanted.check_name(shell)

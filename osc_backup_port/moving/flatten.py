@@ -45,6 +45,7 @@ class Source(endpoints.Source):
         backup: catalog.Backup,
         folder: pathlib.Path | None,
     ) -> None:
+        self.place = f'archive {store.name}'
         self.failures: list[plan.Finding] = []
         [image] = [image for image in contents.images if image.name == backup.image]
         self._chain = Chain(store, image, backup, folder)

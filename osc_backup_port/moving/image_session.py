@@ -123,14 +123,14 @@ class Session(endpoints.Receiver):
         """
         try:
             note = documents.read_json(self._noted or 'null')
-            if note['increment'] == identity and note['snapshots'] == self._snapshots():
+            if note['increment'] == identity and note['last'] == self._writer.last:
                 return int(note['mark'])
         except (ValueError, TypeError, KeyError):
             pass
         return 0
 
     def _note_parts(self, identity: str, mark: int) -> None:
-        point = {'increment': identity, 'mark': mark, 'snapshots': self._snapshots()}
+        point = {'increment': identity, 'mark': mark, 'last': self._writer.last}
         self._note(json.dumps({'source': self._source.identity, **point}))
 
     def commit(self, step: plan.Step) -> None:
@@ -175,9 +175,6 @@ class Session(endpoints.Receiver):
         self._image.set_note(_NOTE, text)
         self._noted = text
 
-    def _snapshots(self) -> int:
-        return max((snapshot.id for snapshot in self._image.snapshots()), default=0)
-
 
 @contextlib.contextmanager
 def session(
@@ -209,8 +206,8 @@ def _there(
 ) -> Iterator[Session]:
     name = chain.name
     with pool.open(name, writable=True) as image:
-        chain_writer.check_may_add(pool.name, image)
-        writer = chain_writer.ChainWriter(image, name, lock, False, meter, job.bounds)
+        snapshots = chain_writer.check_may_add(pool.name, image)
+        writer = chain_writer.ChainWriter(image, name, lock, snapshots, meter, job.bounds)
         opened = Session(pool, image, lock, writer, job, False, chain.source)
         left = f'Image {name} may not be as its newest backup; the next run mends it.'
         # Cinder must never meet a HEAD that is not its newest backup.
@@ -245,10 +242,12 @@ def _new(
     left = f'Image {part} may be left in pool {pool.name}; the next run takes it up.'
     with chain_writer.undone_on_error(lock, left, undo):
         with pool.open(part, writable=True) as image:
+            snapshots = None
             if not fresh:
                 LOG.info('Image %s: what an earlier run left is taken up.', part)
                 chain_writer.wait_until_alone(image)
-            writer = chain_writer.ChainWriter(image, name, lock, fresh, meter, job.bounds)
+                snapshots = image.snapshots()
+            writer = chain_writer.ChainWriter(image, name, lock, snapshots, meter, job.bounds)
             opened = Session(pool, image, lock, writer, job, True, chain.source)
             yield opened
             opened.finish()

@@ -139,6 +139,7 @@ class ChainPlan:
         """Take in a step that was met while reading, in the place of the one that was planned."""
         for number, known in enumerate(self.steps):
             if step.point.id and known.point.id == step.point.id:
+                step.metadata = known.metadata
                 self.steps[number] = step
                 return step
         self.steps.append(step)

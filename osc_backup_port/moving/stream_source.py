@@ -32,6 +32,7 @@ class Source(endpoints.Source):
     """All backups of a stream."""
 
     def __init__(self, source: tar_stream.Input) -> None:
+        self.place = f'archive stream {source.name}'
         self._source = source
         self.failures: list[plan.Finding] = []
 

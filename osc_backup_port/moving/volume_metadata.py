@@ -65,8 +65,8 @@ def read_file(path: pathlib.Path, required: bool) -> bytes | None:
     return content
 
 
-def check(pool: ceph_pool.Pool, backup_id: str, content: bytes | None) -> None:
-    """Make sure that *content* can be imported.
+def check(pool: ceph_pool.Pool, backup_id: str, content: bytes | None) -> bool:
+    """Make sure that *content* can be imported; tell whether there is some already.
 
     :raises Conflict: the pool has other metadata for this backup
     """
@@ -78,14 +78,12 @@ def check(pool: ceph_pool.Pool, backup_id: str, content: bytes | None) -> None:
             f'Look at both: {pool.commands.rados("get", name, "-")}. To take the file, remove the '
             f'object first: {pool.commands.rados("rm", name)}',
         )
+    return there is not None
 
 
 def store(pool: ceph_pool.Pool, backup_id: str, content: bytes | None) -> Outcome:
-    """Write the object, unless it is there or there is nothing to write."""
-    name = ceph_driver.metadata_object(backup_id)
-    if pool.read_object(name) is not None:
-        return Outcome.PRESENT
+    """Write the object, of which :func:`check` has told that it is not there."""
     if content is None:
         return Outcome.NONE
-    pool.write_object(name, content)
+    pool.write_object(ceph_driver.metadata_object(backup_id), content)
     return Outcome.STORED

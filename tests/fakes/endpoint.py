@@ -44,6 +44,8 @@ class Backup:
 class Source(endpoints.Source):
     """The points of one image, the oldest first; each is whole by itself."""
 
+    place = 'memory'
+
     def __init__(self, image: str, backups: list[Backup]) -> None:
         self.failures: list[plan.Finding] = []
         self._chain = Chain(image, backups)
@@ -117,6 +119,8 @@ class Sink(endpoints.Sink):
     :ivar points: of each image, by their names
     :ivar records: and the volume metadata, by the id of the backup
     """
+
+    place = 'memory'
 
     def __init__(self) -> None:
         self.points: dict[str, dict[str, Blocks]] = {}
@@ -256,6 +260,7 @@ class FaultySink(endpoints.Sink):
     def __init__(self, sink: endpoints.Sink, fault: Faulty) -> None:
         self._sink = sink
         self._fault = fault
+        self.place = sink.place
         self.side_by_side = 1
         self.keeps_done = sink.keeps_done
 
