@@ -111,9 +111,7 @@ class Source(endpoints.Source):
 
         :param children: how many backups go along with each that are its increments
         """
-        source = located[0].location.image
-        with self._pool.open(source) as image:
-            layout, snapshots = image.layout(), image.snapshots()
+        source, snapshots = located[0].location.image, located[0].location.chain
         in_order = sorted(located, key=lambda one: one.order)
         first = in_order[0].record
         name = None if self._single else ceph_driver.image_for(first.volume_id, source)
@@ -124,9 +122,9 @@ class Source(endpoints.Source):
             if self._single:
                 item = item.with_changes(parent_id=None)
             item = item.with_changes(num_dependent_backups=children.get(item.id, 0))
-            points.append(_point(ceph_driver.in_image(item, name), one.location, layout.size))
+            points.append(_point(self._pool, ceph_driver.in_image(item, name), one.location))
         unknown = () if self._single else tuple(self._unknown(snapshots, points))
-        return Chain(self._pool, name, source, layout, tuple(points), tuple(snapshots), unknown)
+        return Chain(self._pool, name, source, tuple(points), snapshots, unknown)
 
     def _unknown(
         self,
@@ -179,10 +177,7 @@ class OneBackup(endpoints.Source):
         if self._from_backup:
             _check_base(place, self._backup.id, self._from_backup)
         last = place.snapshot
-        # It is opened there to be read, too.
-        with self._pool.open(place.image, last.name if last else None) as image:
-            layout = image.layout()
-        points = [_point(self._backup, place, layout.size)]
+        points = [_point(self._pool, self._backup, place)]
         if self._with_chain and last is not None:
             points[:0] = [
                 plan.Point(ceph_driver.backup_of_snapshot(one.name) or '', one.name, one.size)
@@ -190,7 +185,7 @@ class OneBackup(endpoints.Source):
                 if one.id < last.id
             ]
         name = place.image
-        return [Chain(self._pool, name, name, layout, tuple(points), place.chain)]
+        return [Chain(self._pool, name, name, tuple(points), place.chain)]
 
 
 def _check_base(place: locating.Location, backup_id: str, from_backup: str) -> None:
@@ -221,9 +216,13 @@ class _Located(typing.NamedTuple):
         return self.location.snapshot.id if self.location.snapshot else 0
 
 
-def _point(item: record.BackupRecord, location: locating.Location, size: int) -> plan.Point:
+def _point(
+    pool: ceph_pool.Pool, item: record.BackupRecord, location: locating.Location
+) -> plan.Point:
     where = f'Backup {item.id}'
     if location.snapshot is None:
+        with pool.open(location.image) as image:
+            size = image.size()
         return plan.Point(item.id, ceph_driver.new_snapshot(item), size, item, where, True)
     return plan.Point(item.id, location.snapshot.name, location.snapshot.size, item, where)
 
@@ -234,14 +233,13 @@ class Chain(endpoints.SourceChain):
 
     :ivar name: what the image is to be called where it goes; their records name it
     :ivar image: what it is called in the pool
-    :ivar snapshots: all that are there
+    :ivar snapshots: those of backups that are there
     :ivar unknown: those of backups that Cinder does not know any more
     """
 
     pool: ceph_pool.Pool
     name: str
     image: str
-    image_layout: model.ImageLayout
     points: tuple[plan.Point, ...]
     snapshots: tuple[model.Snapshot, ...]
     unknown: tuple[str, ...] = ()
@@ -275,7 +273,9 @@ class Chain(endpoints.SourceChain):
         return next((name for name in reversed(before) if name in there), None)
 
     def layout(self) -> model.ImageLayout:
-        return self.image_layout
+        # It is opened there to be read, too, which is not asked for twice then.
+        with self._open(self.points[0]) as image:
+            return image.layout()
 
     @contextlib.contextmanager
     def read(self, step: plan.Step, bounds: limits.Limits) -> collections.abc.Iterator['_Reading']:
