@@ -38,6 +38,7 @@ from osc_backup_port.osc import (
 
 if typing.TYPE_CHECKING:
     from osc_backup_port import progress
+    from osc_backup_port.archive import store
     from osc_backup_port.moving import plan
 
 Columns = tuple[tuple[str, ...], collections.abc.Iterable[tuple[object, ...]]]
@@ -142,7 +143,7 @@ def _level(text: str) -> int | None:
 
 
 @contextlib.contextmanager
-def _output_store(parsed_args: argparse.Namespace) -> collections.abc.Iterator[typing.Any]:
+def _output_store(parsed_args: argparse.Namespace) -> 'collections.abc.Iterator[store.Store]':
     from osc_backup_port.archive import tar_stream
 
     if parsed_args.archive != archive_place.STREAM:

@@ -32,6 +32,11 @@ from osc_backup_port.osc import (
     transfer_options,
 )
 
+if typing.TYPE_CHECKING:
+    from osc_backup_port import progress
+    from osc_backup_port.archive import catalog
+    from osc_backup_port.moving import verify_archive
+
 Columns = tuple[tuple[str, ...], collections.abc.Iterable[tuple[object, ...]]]
 
 
@@ -102,7 +107,7 @@ class ShowBackupArchive(cloud.CloudCommand, command.Lister):
         return 0
 
 
-def _shown_backup(backup: typing.Any, long: bool) -> tuple[object, ...]:
+def _shown_backup(backup: 'catalog.Backup', long: bool) -> tuple[object, ...]:
     increment = backup.increment
     short = (
         backup.image,
@@ -124,7 +129,7 @@ def _shown_backup(backup: typing.Any, long: bool) -> tuple[object, ...]:
     )
 
 
-def _tree(contents: typing.Any, long: bool) -> collections.abc.Iterator[str]:
+def _tree(contents: 'catalog.Catalog', long: bool) -> collections.abc.Iterator[str]:
     archive = contents.archive
     count = sum(1 for _backup in contents.backups())
     noun = 'backup' if count == 1 else 'backups'
@@ -147,7 +152,7 @@ def _tree(contents: typing.Any, long: bool) -> collections.abc.Iterator[str]:
         yield f'{damage.image or "The rest"}: cannot be used'
 
 
-def _branch(backup: typing.Any, numbers: collections.abc.Mapping[str, int]) -> str:
+def _branch(backup: 'catalog.Backup', numbers: collections.abc.Mapping[str, int]) -> str:
     increment = backup.increment
     since = 'full' if increment.from_snap is None else f'since {numbers[increment.from_snap]}'
     name = f' "{backup.record.display_name}"' if backup.record.display_name else ''
@@ -235,8 +240,8 @@ class VerifyBackupArchive(cloud.CloudCommand, command.Lister):
         return ids
 
     def _verdicts(
-        self, parsed_args: argparse.Namespace, shown: typing.Any, expected: set[str]
-    ) -> collections.abc.Iterator[typing.Any]:
+        self, parsed_args: argparse.Namespace, shown: 'progress.Progress', expected: set[str]
+    ) -> 'collections.abc.Iterator[verify_archive.Verdict]':
         from osc_backup_port.archive import catalog
         from osc_backup_port.moving import verify_archive
 
@@ -258,7 +263,7 @@ class VerifyBackupArchive(cloud.CloudCommand, command.Lister):
             yield from verify_archive.run(store, shown, False, pool, expected)
 
 
-def _counted(verdicts: collections.abc.Iterable[typing.Any]) -> str:
+def _counted(verdicts: 'collections.abc.Iterable[verify_archive.Verdict]') -> str:
     """Return how many backups, and other things, have which result."""
     counts = collections.Counter(verdict.result for verdict in verdicts)
     return ', '.join(f'{count} {result}' for result, count in counts.items()) or 'nothing is good'
@@ -287,7 +292,9 @@ class ExtractBackupArchive(cloud.CloudCommand, command.ShowOne):
         progress_bar.add_argument(parser)
         return parser
 
-    def take_action(self, parsed_args: argparse.Namespace) -> typing.Any:
+    def take_action(
+        self, parsed_args: argparse.Namespace
+    ) -> tuple[tuple[str, ...], tuple[object, ...]]:
         from osc_backup_port.archive import catalog
         from osc_backup_port.formats import image_formats, stream
         from osc_backup_port.moving import copy, file_sink, flatten, image_info

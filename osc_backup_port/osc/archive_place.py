@@ -21,6 +21,9 @@ import typing
 from osc_backup_port import errors
 from osc_backup_port.osc import base
 
+if typing.TYPE_CHECKING:
+    from osc_backup_port.archive import catalog, store, tar_stream
+
 STREAM = '-'
 
 
@@ -35,7 +38,7 @@ def add_archive(parser: argparse.ArgumentParser, stream: str | None) -> None:
     parser.add_argument('archive', metavar='<archive>', help=text)
 
 
-def open_store(name: str) -> typing.Any:
+def open_store(name: str) -> 'store.Store':
     """Return where an archive lies; not for a stream."""
     from osc_backup_port.archive import remote_store, store
 
@@ -65,14 +68,14 @@ def shown_name(name: str) -> str:
 
 
 @contextlib.contextmanager
-def input_stream() -> collections.abc.Iterator[typing.Any]:
+def input_stream() -> 'collections.abc.Iterator[tar_stream.Input]':
     from osc_backup_port.archive import tar_stream
 
     with base.open_stdin() as file:
         yield tar_stream.Input(file)
 
 
-def read_catalog(name: str) -> typing.Any:
+def read_catalog(name: str) -> 'catalog.Catalog':
     from osc_backup_port.archive import catalog, tar_stream
 
     if name != STREAM:
@@ -81,7 +84,7 @@ def read_catalog(name: str) -> typing.Any:
         return tar_stream.read_catalog(source)
 
 
-def tell_damage(command: base.CommandMixin, contents: typing.Any) -> None:
+def tell_damage(command: base.CommandMixin, contents: 'catalog.Catalog') -> None:
     """Let a command print what it can, and tell then what cannot be read."""
     told = [damage.error for damage in contents.damage()]
     if told:

@@ -269,7 +269,7 @@ def _tell_changes(
 
 
 def _place(
-    steps: collections.abc.Iterable[Step], places: placement.Places
+    steps: collections.abc.Iterable[Step], places: 'placement.Places[Cinder]'
 ) -> list[errors.PortError]:
     """Give each step the service that it needs; return why some have none."""
     obstacles: dict[str, errors.PortError] = {}

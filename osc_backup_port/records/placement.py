@@ -22,10 +22,13 @@ from osc_backup_port import errors, record
 LOG = logging.getLogger(__name__)
 
 
+S = typing.TypeVar('S', bound='Service')
+
+
 class Service(typing.Protocol):
     """What this needs of the Block Storage service."""
 
-    def in_project(self, name_or_id: str, domain: str | None = None) -> typing.Any: ...
+    def in_project(self: S, name_or_id: str, domain: str | None = None) -> S: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,15 +74,15 @@ class Placement:
         )
 
 
-class Places:
+class Places(typing.Generic[S]):
     """The Block Storage service, once for each project that is asked for."""
 
-    def __init__(self, cinder: Service, placement: Placement) -> None:
+    def __init__(self, cinder: S, placement: Placement) -> None:
         self._cinder = cinder
         self._placement = placement
-        self._known: dict[str, typing.Any] = {}
+        self._known: dict[str, S | errors.PortError] = {}
 
-    def service_for(self, item: record.BackupRecord) -> typing.Any:
+    def service_for(self, item: record.BackupRecord) -> S:
         """Return the service with a token of the project that a backup goes to.
 
         :raises errors.PortError: there is no such project, or no way into it
@@ -90,10 +93,11 @@ class Places:
         LOG.debug('Backup %s: goes to project %s.', item.id, project)
         if project not in self._known:
             try:
-                found = self._cinder.in_project(project, self._placement.project_domain)
+                domain = self._placement.project_domain
+                self._known[project] = self._cinder.in_project(project, domain)
             except errors.PortError as error:
-                found = error
-            self._known[project] = found
-        if isinstance(self._known[project], errors.PortError):
-            raise self._known[project]
-        return self._known[project]
+                self._known[project] = error
+        found = self._known[project]
+        if isinstance(found, errors.PortError):
+            raise found
+        return found
