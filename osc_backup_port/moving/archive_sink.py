@@ -181,7 +181,7 @@ class _Receiver(endpoints.Receiver):
         path = self._path(step.point.id, number)
         # Until the commit it tells what is lost, and keeps out a run that is only believed dead.
         lost = self._committed(step.point.id)
-        self._remove_all_but_data(path)
+        self._clear(path, keep_data=reading.seeks)
         if not self._store.keeps_locks:
             self._store.create(f'{path}/{names.WRITER}', uuid.uuid4().hex.encode())
         raw_record = self._raw_record(step)
@@ -294,10 +294,13 @@ class _Receiver(endpoints.Receiver):
                 if not entry.is_folder:
                     self._store.delete(f'{path}/{entry.name}')
 
-    def _remove_all_but_data(self, path: str) -> None:
-        """Remove what a dead run left in our folder; data is used as far as it is proven."""
+    def _clear(self, path: str, keep_data: bool) -> None:
+        """Remove what a dead run left in our folder.
+
+        :param keep_data: it is used as far as it is proven
+        """
         for entry in self._store.entries(path):
-            if not entry.is_folder and not names.is_data(entry.name):
+            if not entry.is_folder and not (keep_data and names.is_data(entry.name)):
                 self._store.delete(f'{path}/{entry.name}')
 
 

@@ -252,25 +252,18 @@ class Chain(endpoints.SourceChain):
             if present.has_point(ceph_driver.backup_of_snapshot(snapshot.name), snapshot.name)
         }
         steps = []
+        # By age, as they were made: ids grow.
+        names = [snapshot.name for snapshot in sorted(self.snapshots)]
+        at = {name: number for number, name in enumerate(names)}
         for point in self.points:
+            # An image that holds nothing but this point has no snapshot to start from.
+            before = names[: at[point.name]] if not point.is_head else []
+            start = next((name for name in reversed(before) if name in there), None)
             is_there = point.id in present.names
             state = plan.State.PRESENT if is_there else plan.State.TO_DO
-            steps.append(plan.Step(point, self._newest_before(point, there), state=state))
+            steps.append(plan.Step(point, start, state=state))
             there.add(point.name)
         return steps
-
-    def _newest_before(
-        self, point: plan.Point, there: collections.abc.Container[str]
-    ) -> str | None:
-        """Return the newest of the points *there* that an increment can start from.
-
-        It has to be older than *point*, and still a snapshot in the pool.
-        """
-        if point.is_head:
-            return None
-        names = [snapshot.name for snapshot in sorted(self.snapshots)]
-        before = names[: names.index(point.name)]
-        return next((name for name in reversed(before) if name in there), None)
 
     def layout(self) -> model.ImageLayout:
         # It is opened there to be read, too, which is not asked for twice then.

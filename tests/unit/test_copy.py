@@ -23,7 +23,7 @@ from collections.abc import Callable
 import pytest
 
 from osc_backup_port import errors, progress
-from osc_backup_port.archive import catalog, remote_store, store, tar_stream
+from osc_backup_port.archive import catalog, names, remote_store, store, tar_stream
 from osc_backup_port.formats import image_formats, stream
 from osc_backup_port.moving import (
     archive_sink,
@@ -393,3 +393,19 @@ def test_what_starts_nowhere_is_refused(original: Original) -> None:
     assert {step.state for step in planned.steps} == {State.FAILED}
     assert before[chains.BASE]
     assert sink.points[chains.BASE] == {}
+
+
+def test_what_a_dead_run_left_in_an_archive_is_no_part_of_another(
+    original: Original, tmp_path: pathlib.Path
+) -> None:
+    """An archive cannot be read from the middle of an increment: its segments are put anew."""
+    first, second = Folder(tmp_path / 'a'), Folder(tmp_path / 'b')
+    fill(first, original)
+    move(first.source(), second.sink())
+    folder = f'{chains.BASE}/2-{IDS[2]}'
+    where = second.store()
+    where.delete(f'{folder}/increment.json')
+    for number in (0, 7):
+        where.put(f'{folder}/{names.segment(number, False)}', b'of a dead run')
+    move(first.source(), second.sink())
+    assert archives.is_good(where)
