@@ -134,6 +134,7 @@ class TestImportRefuses:
         assert f'{file}: {wanted}' in error
         assert 'export' in error or 'cut short' in error
 
+    @pytest.mark.long
     def test_more_than_one_export(
         self, dst: shell.Cloud, diffs: list[chains.Export], tmp_path: pathlib.Path
     ) -> None:
@@ -142,6 +143,7 @@ class TestImportRefuses:
         error = failing(dst, *IMPORT, '--metadata', diffs[0].record, '--file', file)
         assert f'{file}: more bytes follow the end mark' in error
 
+    @pytest.mark.long
     def test_the_image_of_another_backup(
         self, dst: shell.Cloud, diffs: list[chains.Export], others: chains.Export
     ) -> None:
@@ -228,6 +230,7 @@ class TestImportRefuses:
         assert str(conf) in error
         assert '--ceph-conf' in error
 
+    @pytest.mark.long
     def test_stdin_empty_or_closed(self, dst: shell.Cloud, diffs: list[chains.Export]) -> None:
         arguments = (*IMPORT, '--metadata', diffs[0].record)
         assert 'stdin: is empty' in in_shell(dst, arguments, '< /dev/null')
@@ -337,7 +340,9 @@ def ended(process: 'subprocess.Popen[bytes]', timeout: float = 60) -> str:
     return said(command)
 
 
-SIGNALS = pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+SIGNALS = pytest.mark.parametrize(
+    'number', [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM]
+)
 
 
 def writes_below(pid: int, folder: pathlib.Path) -> bool:
@@ -510,6 +515,7 @@ class TestStopped:
 
 
 class TestTwice:
+    @pytest.mark.long
     def test_one_after_the_other(
         self,
         dst: shell.Cloud,

@@ -103,6 +103,7 @@ def test_every_format_both_ways(
         pool.clear(disk.volume_id, disk.backups)
 
 
+@pytest.mark.long
 def test_a_raw_stream_that_looks_like_a_diff_has_to_be_told(
     dst: shell.Cloud, pool: ceph.Pool, disk: chains.Chain, tmp_path: pathlib.Path
 ) -> None:

@@ -334,6 +334,7 @@ class TestStockTools:
         assert chain.sums_of(pool) == chain.sums
         assert pool.snapshots(chain.image) == there.snapshots(chain.image)
 
+    @pytest.mark.long
     def test_rbd_export_diff(
         self,
         src: shell.Cloud,

@@ -313,9 +313,25 @@ def wait() -> None:
     time.sleep(0.001)
 
 
-@pytest.mark.parametrize('fault', [fail, kill, wait], ids=['error', 'kill', 'delay'])
+@pytest.mark.parametrize(
+    'fault',
+    [
+        pytest.param(fail, id='error'),
+        pytest.param(kill, id='kill'),
+        pytest.param(wait, id='delay', marks=pytest.mark.long),
+    ],
+)
 @pytest.mark.parametrize('to', PLACES)
-@pytest.mark.parametrize('out_of', ['memory', 'cluster', 'folder', 'stream', 'rbd', 'raw'])
+@pytest.mark.parametrize(
+    'out_of',
+    [
+        'memory',
+        'cluster',
+        'folder',
+        'stream',
+        *(pytest.param(one, marks=pytest.mark.long) for one in ('object store', 'rbd', 'raw')),
+    ],
+)
 def test_a_fault_at_any_step(
     original: Original, tmp_path: pathlib.Path, out_of: str, to: str, fault: Callable[[], None]
 ) -> None:
