@@ -18,8 +18,8 @@ are renamed.  It expires by itself; the living renew it.  The object goes when
 the lock is released.
 
 A run may be stopped for longer than its lock lasts, and go on as if nothing had
-happened.  So each holder notes its address on the object before it writes.  Who
-comes next finds the note of a run that did not release the lock, and has the
+happened.  So each holder notes its address on the object as it takes the lock, in one
+step.  Who comes next finds the note of a run that did not release the lock, and has the
 cluster shut that client out (the blocklist) before it looks at the image.
 """
 
@@ -28,18 +28,20 @@ import json
 import logging
 import os
 import socket
+import struct
 import threading
 import time
 import uuid
 from typing import Any
 
 from osc_backup_port import documents, errors
-from osc_backup_port.ceph import commands
+from osc_backup_port.ceph import commands, encoding
 from osc_backup_port.driver import ceph as ceph_driver
 
 LOG = logging.getLogger(__name__)
 
-_NAME = 'osc_backup_port'
+_NAME, _DESCRIPTION = 'osc_backup_port', 'osc-backup-port'
+_EXCLUSIVE = 1  # ClsLockType::EXCLUSIVE
 _MAY_RENEW, _MUST_RENEW = 1, 2  # LIBRADOS_LOCK_FLAG_...
 #: Seconds after which the lock of a dead run is gone.  OSDs take 25 s to find out that
 #: one of them died, and a lock should outlive that.
@@ -70,6 +72,7 @@ class Lease:
         self._object = ceph_driver.lock_object(image)
         self._image = image
         self._cookie = uuid.uuid4().hex
+        self._to_take, self._to_renew = map(self._encode, (_MAY_RENEW, _MUST_RENEW))
         self._stop = threading.Event()
         self._is_lost = False
         self._is_only_holder = False
@@ -88,7 +91,7 @@ class Lease:
         deadline = time.monotonic() + _PATIENCE
         while True:
             try:
-                self._lock(_MAY_RENEW)
+                self._lock_with(self._note())
                 break
             except self._rados.ObjectBusy:
                 if time.monotonic() > deadline:
@@ -100,7 +103,6 @@ class Lease:
                 time.sleep(0.5)
         self._keeper.start()
         before = self._holders()
-        self._ioctx.set_xattr(self._object, _HOLDER + self._cookie, self._note())
         # From here on the next run finds us, if the lock was ours until now.
         self.check()
         self._shut_out(before)
@@ -139,11 +141,12 @@ class Lease:
             self._keeper.join()
         with contextlib.suppress(self._rados.Error):
             if self._is_only_holder and not self.is_lost:
-                self._lock(_MUST_RENEW)
-                # librbd shuts out a client whose exclusive-lock it breaks, too, but for
-                # an hour, and that counts then.
-                self._blocklist()
-                self._ioctx.remove_object(self._object)
+                if self._others:
+                    self._lock(_MUST_RENEW)
+                    # librbd shuts out a client whose exclusive-lock it breaks, too, but for
+                    # an hour, and that counts then.
+                    self._blocklist()
+                self._remove_with_lock()
                 LOG.info('Image %s: lock given back.', self._image)
                 return
             # The object may be another run's, or have the note of one that is not shut out.
@@ -155,9 +158,36 @@ class Lease:
     def _lock(self, flags: int) -> None:
         asked = time.monotonic()
         self._ioctx.lock_exclusive(
-            self._object, _NAME, self._cookie, 'osc-backup-port', DURATION, flags
+            self._object, _NAME, self._cookie, _DESCRIPTION, DURATION, flags
         )
         self._renewed = asked
+
+    def _lock_with(self, note: bytes) -> None:
+        """Take the lock and leave the note, or do neither."""
+        asked = time.monotonic()
+        with self._rados.WriteOpCtx() as operation:
+            operation.execute('lock', 'lock', self._to_take)
+            operation.set_xattr(_HOLDER + self._cookie, note)
+            self._ioctx.operate_write_op(operation, self._object)
+        self._renewed = asked
+
+    def _remove_with_lock(self) -> None:
+        """Remove the object, if the lock is ours until then."""
+        with self._rados.WriteOpCtx() as operation:
+            operation.execute('lock', 'lock', self._to_renew)
+            operation.remove()
+            self._ioctx.operate_write_op(operation, self._object)
+
+    def _encode(self, flags: int) -> bytes:
+        """Return what the lock is asked for with, as ``lock_exclusive`` of librados does."""
+        return encoding.versioned(
+            encoding.text(_NAME)
+            + struct.pack('<B', _EXCLUSIVE)
+            + encoding.text(self._cookie)
+            + encoding.text('')
+            + encoding.text(_DESCRIPTION)
+            + struct.pack('<IIB', DURATION, 0, flags)
+        )
 
     def _keep(self) -> None:
         while not self._stop.wait(DURATION / _RENEWALS):

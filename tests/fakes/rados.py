@@ -15,10 +15,9 @@
 import errno
 import json
 import os
-import struct
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from tests.fakes import ceph
@@ -174,6 +173,36 @@ class Client:
         return 0, json.dumps({'pools': pools}).encode(), ''
 
 
+class Completion:
+    def __init__(self, value: int) -> None:
+        self._value = value
+
+    def get_return_value(self) -> int:
+        return self._value
+
+
+class WriteOpCtx:
+    """Steps that are carried out together."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[Any, ...]] = []
+
+    def __enter__(self) -> 'WriteOpCtx':
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        pass
+
+    def execute(self, cls: str, method: str, data: bytes) -> None:
+        self.steps.append(('execute', cls, method, data))
+
+    def set_xattr(self, xattr_name: str, xattr_value: bytes) -> None:
+        self.steps.append(('set_xattr', xattr_name, xattr_value))
+
+    def remove(self) -> None:
+        self.steps.append(('remove',))
+
+
 class Object(NamedTuple):
     key: str
 
@@ -216,25 +245,58 @@ class Ioctx:
     def execute(
         self, key: str, cls: str, method: str, data: bytes, length: int = 8192
     ) -> tuple[int, bytes]:
+        from tests.fakes import classes
+
         assert cls == 'rbd'
-        assert method in ('object_map_load', 'get_size')
         self._begin(f'execute {key}')
         with self.cluster.mutex:
-            is_there = key in self._parts()
-            if method == 'get_size':
-                is_there = is_there and self._has_point(key, *struct.unpack('<Q', data))
-            if not is_there:
+            if key not in self._parts():
                 raise ObjectNotFound(f'Ioctx.read: failed to read {key}', 2)
-        return 0, b''
+            return 0, classes.read(self.cluster, key, method, data)
 
-    def _has_point(self, header: str, number: int) -> bool:
-        """Tell whether an image has a snapshot of that id, or is asked for itself."""
-        return number == (1 << 64) - 2 or any(
-            snapshot.id == number
-            for stored in self.cluster.images.values()
-            if header == f'rbd_header.{stored.id}'
-            for snapshot in stored.snapshots
-        )
+    def aio_execute(
+        self,
+        object_name: str,
+        cls: str,
+        method: str,
+        data: bytes,
+        length: int = 8192,
+        oncomplete: Callable[..., None] | None = None,
+    ) -> None:
+        def carry_out() -> bytes:
+            _code, answer = self.execute(object_name, cls, method, data, length)
+            return answer
+
+        assert oncomplete is not None
+        self._complete(oncomplete, carry_out)
+
+    def _complete(self, oncomplete: Callable[..., None], carry_out: Callable[[], object]) -> None:
+        try:
+            answer = carry_out()
+        except Error as error:
+            oncomplete(Completion(-(error.errno or errno.EIO)), None)
+        else:
+            oncomplete(Completion(0), answer)
+
+    def operate_write_op(self, write_op: 'WriteOpCtx', oid: str) -> None:
+        """Carry out all steps; each asserts what it needs before the first changes anything."""
+        self._begin(f'operate {oid} {" ".join(step[0] for step in write_op.steps)}')
+        with self.cluster.mutex:
+            for name, *arguments in write_op.steps:
+                self._carry_out(oid, name, arguments)
+
+    def _carry_out(self, oid: str, name: str, arguments: list[Any]) -> None:
+        from tests.fakes import classes
+
+        if name == 'set_xattr':
+            self.cluster.attributes.setdefault(oid, {})[arguments[0]] = arguments[1]
+        elif name == 'remove':
+            self._remove(oid)
+        elif name == 'execute' and arguments[0] == 'lock':
+            cookie, description, duration, flags = classes.lock(arguments[2])
+            self._lock_exclusive(oid, 'osc_backup_port', cookie, description, duration, flags)
+        else:
+            classes.write(self.cluster, oid, arguments[1], arguments[2])
 
     def _parts(self) -> list[str]:
         """Return the objects that images are made of, less their data."""
@@ -248,15 +310,18 @@ class Ioctx:
     def remove_object(self, key: str) -> bool:
         self._begin(f'remove_object {key}')
         with self.cluster.mutex:
-            if key in self._parts():
-                self.cluster.lost.add(key)
-                return True
-            if key not in self.cluster.objects:
-                raise ObjectNotFound(f'Failed to remove {key!r}', 2)
-            del self.cluster.objects[key]
-            self.cluster.locks.pop(key, None)
-            self.cluster.attributes.pop(key, None)
+            self._remove(key)
         return True
+
+    def _remove(self, key: str) -> None:
+        if key in self._parts():
+            self.cluster.lost.add(key)
+            return
+        if key not in self.cluster.objects:
+            raise ObjectNotFound(f'Failed to remove {key!r}', 2)
+        del self.cluster.objects[key]
+        self.cluster.locks.pop(key, None)
+        self.cluster.attributes.pop(key, None)
 
     def set_xattr(self, key: str, xattr_name: str, xattr_value: bytes) -> bool:
         self._begin(f'set_xattr {key}')
@@ -281,9 +346,14 @@ class Ioctx:
         return True
 
     def aio_stat(self, object_name: str, oncomplete: Callable[..., None]) -> None:
-        self._begin(f'aio_stat {object_name}')
-        if not self.cluster.silent:
-            oncomplete(None, None, None)
+        if self.cluster.silent:
+            return
+        try:
+            told = self.stat(object_name)
+        except Error as error:
+            oncomplete(Completion(-(error.errno or errno.EIO)), None, None)
+        else:
+            oncomplete(Completion(0), *told)
 
     def list_objects(self) -> Iterator[Object]:
         self._begin('list_objects')
@@ -300,6 +370,12 @@ class Ioctx:
         flags: int = 0,
     ) -> None:
         self._begin(f'lock_exclusive {key}')
+        with self.cluster.mutex:
+            self._lock_exclusive(key, name, cookie, desc, duration, flags)
+
+    def _lock_exclusive(
+        self, key: str, name: str, cookie: str, desc: str, duration: int | None, flags: int
+    ) -> None:
         owner = (self.client_id, name, cookie)
         with self.cluster.mutex:
             held = self._living_lock(key)
