@@ -17,7 +17,8 @@ opened or refreshed: it tells the caller that it is done, and locks the state of
 image once more afterwards.  Where that thread has to wait for a processor, the image
 may be closed, and its memory given back, before.  Nothing tells when the thread is
 through, so images are closed some time after their last use.  Whoever only reads need
-not wait for that: the image is put aside, and closed later.
+not wait for that: the image is put aside, and closed later.  Whoever writes need not, either,
+as long as a lock keeps others out: the image rests while other things are done.
 """
 
 import collections
@@ -37,12 +38,13 @@ _FRESH = 1.0
 class Handle:
     """One image, as it is now, or at a snapshot."""
 
-    __slots__ = ('image', 'is_writable', 'name', 'opened', 'snapshot', 'used')
+    __slots__ = ('image', 'is_resting', 'is_writable', 'name', 'opened', 'snapshot', 'used')
 
     def __init__(self, name: str, is_writable: bool, image: Any) -> None:
         self.name = name
         self.snapshot: str | None = None
         self.is_writable = is_writable
+        self.is_resting = False
         self.image = image
         self.opened = self.used = time.monotonic()
 
@@ -50,10 +52,9 @@ class Handle:
         self.image.set_snap(snapshot)
         self.snapshot = snapshot
 
-    def is_fresh_at(self, name: str, snapshot: str) -> bool:
-        """Tell whether it shows that snapshot as it is now."""
-        fresh = time.monotonic() - self.opened < _FRESH
-        return fresh and (self.name, self.snapshot) == (name, snapshot)
+    def is_fresh(self, name: str) -> bool:
+        """Tell whether it is of that image, and knows its snapshots as they are now."""
+        return self.name == name and time.monotonic() - self.opened < _FRESH
 
     def close(self) -> None:
         """Close it, after the time that it has to be left alone."""
@@ -84,38 +85,79 @@ class Handles:
             self._writable.append(handle)
         return handle
 
-    def take(self, name: str, snapshot: str | None) -> Handle | None:
-        """Return an image that was opened at this snapshot just now, if there is one aside."""
-        if snapshot is None:
-            return None
-        for handle in list(self._aside):
-            if handle.is_fresh_at(name, snapshot):
-                # Another thread may have taken it meanwhile.
-                with contextlib.suppress(ValueError):
-                    self._aside.remove(handle)
-                    return handle
+    def take(self, name: str, snapshot: str) -> Handle | None:
+        """Return an image at this snapshot, if one that was opened just now is aside."""
+        fresh = [handle for handle in list(self._aside) if handle.is_fresh(name)]
+        for handle in sorted(fresh, key=lambda handle: handle.snapshot != snapshot):
+            try:
+                self._aside.remove(handle)
+            except ValueError:
+                # Another thread took it.
+                continue
+            if handle.snapshot == snapshot:
+                return handle
+            try:
+                handle.go_to(snapshot)
+            except self._rbd.ImageNotFound:
+                self._put_aside(handle)
+                continue
+            except BaseException:
+                self._put_aside(handle)
+                raise
+            return handle
         return None
 
-    def give_back(self, handle: Handle) -> None:
-        """Take an image that is not used any more; what was written to is closed on return."""
+    def take_writable(self, name: str) -> Handle | None:
+        """Return an image that is open to write, if it rests."""
+        for handle in list(self._writable):
+            if handle.is_resting and handle.name == name:
+                handle.is_resting = False
+                return handle
+        return None
+
+    def give_back(self, handle: Handle, may_rest: bool = False) -> None:
+        """Take an image that is not used any more.
+
+        :param may_rest: one that was written to need not be closed on return:
+            :meth:`close_resting` is called before anybody else may write to it
+        """
         handle.used = time.monotonic()
-        if handle.is_writable:
+        if not handle.is_writable:
+            self._put_aside(handle)
+        elif may_rest and handle in self._writable:
+            handle.is_resting = True
+        else:
             self._close_writable(handle)
-            return
+
+    def close_resting(self) -> None:
+        """Close what was given back and may be written to."""
+        for handle in [handle for handle in self._writable if handle.is_resting]:
+            self._close_writable(handle)
+
+    def rename(self, name: str, new_name: str) -> None:
+        """Know an image by its new name; what is open of it to read is not used any more."""
+        for handle in [*self._writable, *self._aside]:
+            if handle.name == name:
+                handle.name = new_name if handle.is_writable else ''
+
+    def _put_aside(self, handle: Handle) -> None:
+        handle.used = time.monotonic()
         self._aside.append(handle)
         self._close_oldest(_MOST)
 
     def forget(self, name: str) -> None:
-        """Let nobody use what is open of an image that is about to change its name, or to go.
+        """Let nobody use what is open of an image that is about to go.
 
         A signal may have come while it was given back, and an image that is open to write
         cannot be removed: it is closed now.
         """
         for handle in [handle for handle in self._writable if handle.name == name]:
-            self._close_writable(handle)
+            # What was written is not wanted any more.
+            with contextlib.suppress(self._rbd.Error):
+                self._close_writable(handle)
         for handle in list(self._aside):
             if handle.name == name:
-                handle.snapshot = None
+                handle.name = ''
 
     def close(self) -> None:
         """Close all that is open."""

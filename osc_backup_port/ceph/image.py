@@ -19,12 +19,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from osc_backup_port import errors, model
-from osc_backup_port.ceph import commands, faults, new_images, survey
+from osc_backup_port.ceph import commands, faults, headers, new_images, survey
 
 LOG = logging.getLogger(__name__)
 
 #: What our keys begin with in the metadata of an image.
-_NOTES = 'osc-backup-port.'
+NOTES = 'osc-backup-port.'
 
 
 OpenAt = Callable[[str], contextlib.AbstractContextManager['Image']]
@@ -36,6 +36,8 @@ class Image:
     Opened at a snapshot, all that is read is of that snapshot.  Every method
     raises ``CephError`` when the cluster refuses or is lost.
 
+    :param header: of an image that is open to write: asks without librbd, which would read
+        all that it knows anew after each change
     :ivar commands: of Ceph, as an operator types them
     """
 
@@ -48,6 +50,7 @@ class Image:
         explainer: faults.Faults,
         open_at: OpenAt,
         shell: commands.Commands,
+        header: headers.Headers | None = None,
     ) -> None:
         self.name = name
         self.commands = shell
@@ -56,6 +59,7 @@ class Image:
         self._rbd = rbd
         self._open_at = open_at
         self._faults = explainer
+        self._headers = header
         self._survey = survey.Survey(opened, rbd, self._translated, open_at)
 
     def end_threads(self) -> None:
@@ -89,6 +93,9 @@ class Image:
 
     def snapshots(self) -> list[model.Snapshot]:
         """Return the snapshots, in the order in which they were made."""
+        if self._headers is not None:
+            with contextlib.suppress(headers.OddAnswer), self._translated():
+                return self._headers.snapshots([self._image.id()])[0]
         with self._translated():
             found = [
                 model.Snapshot(snap['id'], snap['name'], snap['size'])
@@ -100,18 +107,19 @@ class Image:
         """Return a note of ours on this image, None where there is none."""
         try:
             with self._translated():
-                value: str = self._image.metadata_get(_NOTES + key)
+                if self._headers is not None:
+                    return self._headers.note(self._image.id(), NOTES + key)
+                value: str = self._image.metadata_get(NOTES + key)
         except (KeyError, errors.NotFound):
             return None
         return value
 
     def set_note(self, key: str, value: str | None) -> None:
         """Leave a note of ours on this image, or take it away."""
-        with contextlib.suppress(KeyError, errors.NotFound), self._translated():
-            if value is None:
-                self._image.metadata_remove(_NOTES + key)
-            else:
-                self._image.metadata_set(_NOTES + key, value)
+        if self._headers is None:
+            raise errors.CephError(f'Image {self.name}: is open to read alone.')
+        with contextlib.suppress(errors.NotFound), self._translated():
+            self._headers.set_note(self._image.id(), NOTES + key, value)
 
     def create_snapshot(self, name: str) -> None:
         with self._translated(f'@{name}'):

@@ -13,7 +13,7 @@
 """Which image and which snapshot belong to a backup, whatever made it."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from osc_backup_port import errors, model, record
 from osc_backup_port.ceph import commands, pool
@@ -52,16 +52,16 @@ def locate(
     :raises NotFound: it is not there, or what is there cannot be trusted
     :raises Conflict: more than one place fits
     """
-    found = {name: _snapshots(where, name) for name in candidates(backup, parent)}
+    found = _snapshots(where, candidates(backup, parent))
     matches = _with_snapshot(found, backup)
     if not matches:
-        others = {
-            name: _snapshots(where, name)
+        others = [
+            name
             for name in (images or where.images)()
             if name not in found
             and (ceph_driver.parse_image(name) or [None])[0] == backup.volume_id
-        }
-        matches = _with_snapshot(others, backup)
+        ]
+        matches = _with_snapshot(_snapshots(where, others), backup)
     there = {name: snapshots for name, snapshots in found.items() if snapshots is not None}
     if not matches:
         matches = [
@@ -99,13 +99,15 @@ def candidates(backup: record.BackupRecord, parent: record.BackupRecord | None) 
     return list(dict.fromkeys(name for name in names if name))
 
 
-def _snapshots(where: pool.Pool, name: str) -> list[model.Snapshot] | None:
-    """Return the snapshots of an image that Cinder takes for backups; None: no such image."""
-    try:
-        with where.open(name) as image:
-            found = image.snapshots()
-    except errors.NotFound:
-        return None
+def _snapshots(where: pool.Pool, names: Sequence[str]) -> dict[str, list[model.Snapshot] | None]:
+    """Return the snapshots of images that Cinder takes for backups; None: no such image."""
+    return {
+        name: None if found is None else _of_cinder(found)
+        for name, found in where.snapshots_of(names).items()
+    }
+
+
+def _of_cinder(found: list[model.Snapshot]) -> list[model.Snapshot]:
     odd = [one for one in found if ceph_driver.backup_of_odd_snapshot(one.name)]
     return [*_of_backups(found), *odd]
 

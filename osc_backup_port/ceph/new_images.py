@@ -17,7 +17,7 @@ import dataclasses
 from typing import Any
 
 from osc_backup_port import errors, model
-from osc_backup_port.ceph import commands
+from osc_backup_port.ceph import commands, headers
 from osc_backup_port.driver import ceph as ceph_driver
 
 #: Images that are looked at, to see how this cloud makes them.
@@ -70,13 +70,19 @@ class Styles:
 
     def of_image(self, opened: Any) -> Style:
         """Return how an open image of librbd was made."""
-        data_pool = self._client.pool_reverse_lookup(opened.data_pool_id())
         striping = opened.stripe_unit(), opened.stripe_count()
+        return self.of(headers.Making(opened.features(), striping, opened.data_pool_id()))
+
+    def of(self, made: headers.Making) -> Style:
+        """Return how an image was made, of which the header tells."""
+        data_pool = None
+        if made.data_pool >= 0:
+            data_pool = self._client.pool_reverse_lookup(made.data_pool)
         kept = self._with_journals(self._cinder_features(), True)
         return Style(
             data_pool or self._pool,
-            opened.features() & kept,
-            striping if striping[1] > 1 else None,
+            made.features & kept,
+            made.striping if made.striping[1] > 1 else None,
         )
 
     def _data_pool(self, like: Style | None) -> str:

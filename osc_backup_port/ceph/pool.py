@@ -20,11 +20,11 @@ import logging
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from osc_backup_port import errors, model
-from osc_backup_port.ceph import commands, faults, handles, image, lease, new_images
+from osc_backup_port.ceph import commands, faults, handles, headers, image, lease, new_images
 
 LOG = logging.getLogger(__name__)
 
@@ -32,8 +32,6 @@ LOG = logging.getLogger(__name__)
 _WATCH_TIMEOUT = 40
 #: Two bits for each object of an image: enough for 1 PiB.
 _LARGEST_MAP = 64 << 20
-#: What Ceph calls the image as it is now, where it wants the id of a snapshot.
-_HEAD = (1 << 64) - 2
 #: What the cluster says of an object map that it cannot decode.
 _DAMAGED = (errno.EINVAL, errno.EIO, errno.EBADMSG)
 _AS_THE_OTHERS = model.NewImages()
@@ -75,6 +73,8 @@ class Pool:
         self._rados = rados
         self._rbd = rbd
         self._handles = handles.Handles(ioctx, rbd)
+        self._headers = headers.Headers(ioctx, rados)
+        self._leases: set[lease.Lease] = set()
         self._faults = faults.Faults(rados, rbd, client, name, self.commands)
         self._styles = new_images.Styles(rbd, client, name, chosen, self.commands)
 
@@ -120,11 +120,9 @@ class Pool:
 
     def data_pool_of(self, image_name: str) -> str:
         """Return the pool that the data of an image goes to, there or yet to be made."""
-        with (
-            contextlib.suppress(errors.NotFound, errors.DamagedImage),
-            self.open(image_name) as opened,
-        ):
-            return opened.data_pool() or self.name
+        with contextlib.suppress(errors.NotFound, errors.DamagedImage):
+            [style] = self._styles_of([image_name])
+            return style.data_pool
         return self._style.data_pool
 
     def check_data_pool(self, data_pool: str) -> None:
@@ -135,15 +133,35 @@ class Pool:
     @functools.cached_property
     def _style(self) -> new_images.Style:
         """How images are made here; looked up once."""
-        found = []
-        for name in new_images.neighbours(self.images()):
-            # One that cannot be read is no example; a cluster that is lost is so for the next.
-            with (
-                contextlib.suppress(errors.NotFound, errors.CephError),
-                self.open(name) as opened,
-            ):
-                found.append(opened.style(self._styles))
+        names = new_images.neighbours(self.images())
+        found: list[new_images.Style] = []
+        # One that cannot be read is no example; a cluster that is lost is so for the next.
+        try:
+            found = self._styles_of(names)
+        except (errors.NotFound, errors.CephError):
+            for name in names:
+                with contextlib.suppress(errors.NotFound, errors.CephError):
+                    found += self._styles_of([name])
         return self._styles.choose(found)
+
+    def _styles_of(self, names: Sequence[str]) -> list[new_images.Style]:
+        """Return how images were made.
+
+        :raises NotFound: there is no such image
+        """
+        what = f'image {" and ".join(names)}'
+        try:
+            with self._translated(what):
+                ids = [one.id for one in self._headers.find(names) if one.id is not None]
+                if len(ids) == len(names):
+                    return [self._styles.of(made) for made in self._headers.makings(ids)]
+        except headers.OddAnswer:
+            LOG.debug('Pool %s, %s: is opened, to see how it was made', self.name, what)
+        styles = []
+        for name in names:
+            with self.open(name) as opened:
+                styles.append(opened.style(self._styles))
+        return styles
 
     def images(self) -> list[str]:
         """Return the names of all images."""
@@ -154,14 +172,45 @@ class Pool:
         """Tell whether there is an image of that name, without opening it."""
         with self._translated(f'image {name}'):
             # By the first librbd finds an image, by the second one of format 1.
-            return any(self._has_object(key) for key in (f'rbd_id.{name}', f'{name}.rbd'))
+            return any(self._headers.are_there([f'rbd_id.{name}', f'{name}.rbd']))
 
-    def _has_object(self, name: str) -> bool:
+    def snapshots(self, name: str) -> list[model.Snapshot] | None:
+        """Return the snapshots of an image in the order of their making; None: no such image.
+
+        The image is not opened, which would take five times as long.
+
+        :raises DamagedImage: a part of it is missing
+        """
+        return self.snapshots_of([name])[name]
+
+    def snapshots_of(self, names: Sequence[str]) -> dict[str, list[model.Snapshot] | None]:
+        """Return the same of several images, which are asked side by side."""
+        what = f'image {" and ".join(names)}'
         try:
-            self._ioctx.stat(name)
-        except self._rados.ObjectNotFound:
-            return False
-        return True
+            with self._translated(what):
+                found = dict(zip(names, self._headers.find(names), strict=True))
+                ids = {name: one.id for name, one in found.items() if one.id is not None}
+                listed = self._headers.snapshots(list(ids.values()))
+        except (errors.NotFound, headers.OddAnswer):
+            # A part is missing, or it went between two questions: librbd tells them apart.
+            return {name: self._snapshots_by_opening(name) for name in names}
+        known = dict(zip(ids, listed, strict=True))
+        return {
+            name: self._snapshots_by_opening(name) if one.is_old else known.get(name)
+            for name, one in found.items()
+        }
+
+    def _snapshots_by_opening(self, name: str) -> list[model.Snapshot] | None:
+        if self.has_image(name):
+            with contextlib.suppress(errors.NotFound), self.open(name) as opened:
+                return opened.snapshots()
+        return None
+
+    def note(self, name: str, key: str) -> str | None:
+        """Return a note of ours on an image, without opening it; None: there is none."""
+        with self._translated(f'image {name}'):
+            [found] = self._headers.find([name])
+            return self._headers.note(found.id, image.NOTES + key) if found.id else None
 
     @contextlib.contextmanager
     def open(
@@ -172,7 +221,10 @@ class Pool:
         :raises NotFound: there is no such image, or no such snapshot on it
         :raises DamagedImage: a part of it is missing
         """
-        handle = self._handles.take(name, snapshot)
+        handle = self._handles.take_writable(name) if writable else None
+        if not writable and snapshot is not None:
+            with self._translated(f'image {name}@{snapshot}'):
+                handle = self._handles.take(name, snapshot)
         # Trying to open what is not there can kill the process: librbd 16.2.15
         # frees such an image while a thread of its own still works on it.
         if handle is None and not self.has_image(name):
@@ -188,7 +240,14 @@ class Pool:
                         handle.go_to(snapshot)
             open_at = functools.partial(self.open, name)
             ours = image.Image(
-                name, handle.image, self._rbd, self._client, self._faults, open_at, self.commands
+                name,
+                handle.image,
+                self._rbd,
+                self._client,
+                self._faults,
+                open_at,
+                self.commands,
+                self._headers if writable else None,
             )
             yield ours
             if not writable:
@@ -209,7 +268,7 @@ class Pool:
         :raises NotFound: somebody did
         """
         what = f'image {opened.name}' + (f'@{snapshot}' if snapshot else '')
-        number = _HEAD if snapshot is None else opened.snapshot_id(snapshot)
+        number = headers.HEAD if snapshot is None else opened.snapshot_id(snapshot)
         header = f'rbd_header.{opened.id()}'
         try:
             with self._translated(what):
@@ -228,7 +287,7 @@ class Pool:
             opened.end_threads()
         if handle is not None:
             with self._translated(f'image {name}'):
-                self._handles.give_back(handle)
+                self._handles.give_back(handle, may_rest=bool(self._leases))
 
     @contextlib.contextmanager
     def _opening(self, name: str) -> Iterator[None]:
@@ -296,11 +355,16 @@ class Pool:
     def rename(self, name: str, new_name: str) -> None:
         """Give an image another name.
 
+        It may rest meanwhile, before it is closed.
+
         :raises Conflict: there is one of that name
         """
-        self._handles.forget(name)
+        # librbd would try to open what is not there.
+        if not self.has_image(name):
+            raise errors.NotFound(f'Pool {self.name}, image {name}: not there.')
         with self._translated(f'image {name}, to be renamed to {new_name}'):
             self._rbd.RBD().rename(self._ioctx, name, new_name)
+        self._handles.rename(name, new_name)
         LOG.info('Image %s: renamed to %s.', name, new_name)
 
     def remove(self, name: str) -> None:
@@ -310,6 +374,8 @@ class Pool:
         a minute: wait for that.
         """
         self._handles.forget(name)
+        if not self.has_image(name):
+            return
         deadline = time.monotonic() + _WATCH_TIMEOUT
         while True:
             try:
@@ -327,15 +393,18 @@ class Pool:
                     ) from error
                 with self.open(name, writable=True) as opened:
                     opened.resize(0)
+                self._handles.close_resting()
             except errors.Conflict:
                 if time.monotonic() > deadline:
                     raise
             time.sleep(1)
 
     def _remove(self, name: str) -> None:
-        with self.open(name, writable=True) as opened:
-            for snapshot in opened.snapshots():
-                opened.remove_snapshot(snapshot.name)
+        if self.snapshots(name):
+            with self.open(name, writable=True) as opened:
+                for snapshot in opened.snapshots():
+                    opened.remove_snapshot(snapshot.name)
+            self._handles.close_resting()
         with self._translated(f'image {name}'):
             self._rbd.RBD().remove(self._ioctx, name)
         LOG.info('Image %s: removed.', name)
@@ -350,9 +419,16 @@ class Pool:
         try:
             with self._translated(f'the lock on image {name}'):
                 held.acquire()
+            self._leases.add(held)
             yield held
         finally:
-            held.release()
+            self._leases.discard(held)
+            try:
+                # Nothing of ours may write any more when the next run begins.
+                with self._translated(f'image {name}'):
+                    self._handles.close_resting()
+            finally:
+                held.release()
 
     def read_object(self, name: str) -> bytes | None:
         """Return the content of a small object, None where there is none.

@@ -263,6 +263,83 @@ class CephContract:
                 image.rename_snapshot('two', 'three')
             assert [snapshot.name for snapshot in image.snapshots()] == ['three', 'two']
 
+    @pytest.mark.parametrize('features', [1, 1 | 4 | 8 | 16])
+    def test_snapshots_are_known_without_opening(self, ceph: Ceph, features: int) -> None:
+        where, one, two = ceph.pool(), f'{ceph.prefix}one', f'{ceph.prefix}two'
+        assert where.snapshots(one) is None
+        where.create(one, model.ImageLayout(SIZE, features=features))
+        where.create(two, model.ImageLayout(SIZE))
+        assert where.snapshots(one) == []
+        with where.open(one, writable=True) as image:
+            for number in range(20):
+                image.create_snapshot(f'ä{number}')
+            image.resize(SIZE + 4096)
+            image.create_snapshot('a')
+            image.remove_snapshot('ä3')
+            written = image.snapshots()
+        with where.open(one) as image:
+            expected = image.snapshots()
+
+        found = where.snapshots_of([two, one, f'{one}x'])
+
+        assert len(expected) == 20
+        assert expected[-1][1:] == ('a', SIZE + 4096)
+        assert written == expected
+        assert found == {two: [], one: expected, f'{one}x': None}
+
+    def test_notes_are_known_without_opening(self, ceph: Ceph) -> None:
+        where, name = ceph.pool(), f'{ceph.prefix}image'
+        assert where.note(name, 'key') is None
+        where.create(name, model.ImageLayout(SIZE))
+        with where.open(name, writable=True) as image:
+            image.set_note('key', None)
+            image.set_note('key', 'one')
+            image.set_note('key', 'töö')
+            image.set_note('other', 'x')
+            image.set_note('other', None)
+            assert (image.note('key'), image.note('other')) == ('töö', None)
+
+        assert where.note(name, 'key') == 'töö'
+        assert where.note(name, 'other') is None
+        with where.open(name) as image:
+            assert image.note('key') == 'töö'
+            with pytest.raises(errors.CephError):
+                image.set_note('key', None)
+
+    @pytest.mark.parametrize('features', [1, 1 | 4 | 8 | 16, 1 | 4 | 64])
+    def test_an_image_may_rest_while_it_is_renamed(self, ceph: Ceph, features: int) -> None:
+        where, other = ceph.pool(), ceph.pool()
+        part, name = f'{ceph.prefix}part', f'{ceph.prefix}image'
+        where.create(part, model.ImageLayout(SIZE, features=features))
+        with where.lock(name):
+            with where.open(part, writable=True) as image:
+                writing.write_items(image, [model.Data(0, b'one')], BOUNDS)
+                image.create_snapshot('one')
+            where.rename(part, name)
+            with where.open(name, writable=True) as image:
+                writing.write_items(image, [model.Data(0, b'two')], BOUNDS)
+                image.create_snapshot('two')
+                image.set_note('key', 'x')
+            with where.open(name, 'one') as image:
+                assert image.read(0, 3) == b'one'
+
+        assert not other.has_image(part)
+        with other.open(name) as image:
+            assert image.other_writers() == []
+            assert image.read(0, 3) == b'two'
+        assert [one.name for one in other.snapshots(name) or ()] == ['one', 'two']
+        where.remove(name)
+
+    def test_an_image_that_rests_is_removed(self, ceph: Ceph) -> None:
+        where, name = ceph.pool(), f'{ceph.prefix}image'
+        where.create(name, model.ImageLayout(SIZE))
+        with where.lock(name):
+            with where.open(name, writable=True) as image:
+                writing.write_items(image, [model.Data(0, b'x')], BOUNDS)
+                image.create_snapshot('one')
+            where.remove(name)
+            assert not where.has_image(name)
+
     def test_snapshots_keep_what_was_and_list_in_the_order_of_their_making(
         self, ceph: Ceph
     ) -> None:
@@ -485,6 +562,8 @@ class CephContract:
                 where.open(name),
             ):
                 pass
+            with pytest.raises(errors.DamagedImage, match='is there, but cannot be opened'):
+                where.snapshots(name)
             assert name in where.images()
         finally:
             ceph.rbd.RBD().remove(ioctx, name)

@@ -35,3 +35,54 @@ def test_what_a_signal_left_open_can_be_removed(monkeypatch: pytest.MonkeyPatch)
     pool.remove(IMAGE)
     assert not pool.has_image(IMAGE)
     cluster.close()
+
+
+def test_what_was_written_to_rests_until_the_lock_is_given_back() -> None:
+    cluster = fake_ceph.Cluster()
+    pool = cluster.pool()
+    pool.create(IMAGE, model.ImageLayout(1 << 20))
+    asked: list[str] = []
+    cluster.hook = lambda what: asked.append(what.split()[0]) or 0  # type: ignore[func-returns-value]
+
+    with pool.lock(IMAGE):
+        for _ in range(2):
+            with pool.open(IMAGE, writable=True) as image:
+                image.set_note('key', 'x')
+        assert asked.count('open') == 1
+        assert 'close' not in asked
+
+    # Before the lock is given back, which removes its object.
+    assert asked[-2] == 'close'
+    cluster.close()
+
+
+def test_without_a_lock_it_is_closed_at_once() -> None:
+    cluster = fake_ceph.Cluster()
+    pool = cluster.pool()
+    pool.create(IMAGE, model.ImageLayout(1 << 20))
+    with pool.open(IMAGE, writable=True):
+        pass
+    assert not cluster.images[IMAGE].watchers
+    cluster.close()
+
+
+def test_an_image_just_opened_shows_its_other_snapshots_too() -> None:
+    cluster = fake_ceph.Cluster()
+    pool = cluster.pool()
+    pool.create(IMAGE, model.ImageLayout(1 << 20))
+    with pool.open(IMAGE, writable=True) as image:
+        image.create_snapshot('one')
+        image.resize(2 << 20)
+        image.create_snapshot('two')
+    asked: list[str] = []
+    cluster.hook = lambda what: asked.append(what.split()[0]) or 0  # type: ignore[func-returns-value]
+
+    for name, size in (('one', 1 << 20), ('two', 2 << 20), ('one', 1 << 20)):
+        with pool.open(IMAGE, name) as image:
+            assert image.size() == size
+    with pytest.raises(errors.NotFound), pool.open(IMAGE, 'three'):
+        pass
+
+    # One that is not among its snapshots may be new.
+    assert asked.count('open') == 2
+    cluster.close()
