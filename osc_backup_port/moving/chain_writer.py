@@ -200,29 +200,21 @@ def check_may_add(pool_name: str, image: ceph_image.Image) -> list[model.Snapsho
     """
     wait_until_alone(image)
     snapshots = image.snapshots()
-    refuse_other_image(pool_name, image.name, snapshots, image.commands)
+    if not any(ceph_driver.backup_of_snapshot(snap.name) for snap in snapshots):
+        raise not_a_chain(pool_name, image.name, image.commands)
     return snapshots
 
 
-def refuse_other_image(
-    pool_name: str,
-    name: str,
-    snapshots: Iterable[model.Snapshot],
-    shell: commands.Commands,
-) -> None:
-    """See that an image is a chain of backups, by its snapshots.
-
-    :raises Conflict: it is not
-    """
-    if not any(ceph_driver.backup_of_snapshot(snap.name) for snap in snapshots):
-        aside = shell.rbd('rename', name, f'{name}.aside')
-        raise errors.Conflict(
-            f'Image {name} in pool {pool_name}: is there, without the snapshot of any backup. It '
-            'was imported without snapshots, or it is a backup of a Cinder snapshot or of a '
-            'volume that is not in Ceph; which, cannot be told.',
-            f'Set it aside: {aside}. If a backup of this cloud needs it, import the new one into '
-            'another cloud, or another pool.',
-        )
+def not_a_chain(pool_name: str, name: str, shell: commands.Commands) -> errors.Conflict:
+    """Return the error for an image that is there, and has no snapshot of a backup."""
+    aside = shell.rbd('rename', name, f'{name}.aside')
+    return errors.Conflict(
+        f'Image {name} in pool {pool_name}: is there, without the snapshot of any backup. It '
+        'was imported without snapshots, or it is a backup of a volume snapshot or of a volume '
+        'that is not in Ceph; which, cannot be told.',
+        f'Set it aside: {aside}. If a backup of this cloud needs it, import the new one into '
+        'another cloud, or another pool.',
+    )
 
 
 def wait_until_alone(image: ceph_image.Image) -> None:

@@ -19,7 +19,14 @@ import typing
 from osc_backup_port import errors, record, spool
 from osc_backup_port.ceph import pool as ceph_pool
 from osc_backup_port.driver import ceph as ceph_driver
-from osc_backup_port.moving import endpoints, image_session, plan, target_pool, volume_metadata
+from osc_backup_port.moving import (
+    chain_writer,
+    endpoints,
+    image_session,
+    plan,
+    target_pool,
+    volume_metadata,
+)
 from osc_backup_port.moving import job as job_module
 from osc_backup_port.moving.plan import State
 from osc_backup_port.records import import_records
@@ -51,27 +58,33 @@ class Sink(endpoints.Sink):
         self._cinder = cinder
         self._options = options
         self._planner: import_records.Planner | None = None
+        # Why nothing may be added to an image that is there.
+        self._obstacles: dict[str, errors.PortError] = {}
         # Of each backup what is missing there.
         self._metadata: dict[str, spool.Spooled] = {}
 
     def look(self, chain: endpoints.SourceChain) -> endpoints.Present:
-        found: dict[str, str] = {}
-        with (
-            contextlib.suppress(errors.NotFound, errors.DamagedImage),
-            self._pool.open(chain.name) as image,
-        ):
-            for snapshot in image.snapshots():
-                if backup_id := ceph_driver.backup_of_snapshot(snapshot.name):
-                    found[backup_id] = snapshot.name
+        try:
+            snapshots = self._pool.snapshots(chain.name)
+        except errors.DamagedImage as error:
+            self._obstacles[chain.name] = error
+            return endpoints.Present()
+        if snapshots is None:
+            return endpoints.Present()
+        names = [snapshot.name for snapshot in snapshots]
+        found = {ceph_driver.backup_of_snapshot(name) or '': name for name in names}
+        found.pop('', None)
+        if not found:
+            told = self._pool.name, chain.name, self._pool.commands
+            self._obstacles[chain.name] = chain_writer.not_a_chain(*told)
         return endpoints.Present(found)
 
     def check(self, planned: plan.Plan) -> None:
         for chain in planned.chains:
             for step in chain.steps:
                 self._check_metadata(planned, chain.source, step)
-            if chain.missing:
-                for error in target_pool.check_image(self._pool, chain.name):
-                    planned.add(chain.missing[0], error)
+            if chain.missing and chain.name in self._obstacles:
+                planned.add(chain.missing[0], self._obstacles[chain.name])
             if chain.error:
                 chain.fail(chain.error, State.LEFT_OUT)
         planned.records.obstacles += self._check_space(planned)

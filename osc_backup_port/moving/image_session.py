@@ -257,10 +257,9 @@ def _new(
 
 def _is_usable(pool: ceph_pool.Pool, part: str, source: endpoints.SourceChain) -> bool:
     """Tell whether a run that was killed, and moved the same, left something."""
-    with contextlib.suppress(errors.NotFound), pool.open(part) as image:
-        note = image.note(_NOTE)
-        if note is None:
-            return not source.identity and bool(image.snapshots())
-        with contextlib.suppress(ValueError, TypeError, AttributeError):
-            return bool(documents.read_json(note).get('source', '') == source.identity)
+    note = pool.note(part, _NOTE)
+    if note is None:
+        return not source.identity and bool(pool.snapshots(part))
+    with contextlib.suppress(ValueError, TypeError, AttributeError):
+        return bool(documents.read_json(note).get('source', '') == source.identity)
     return False

@@ -14,11 +14,9 @@
 
 import collections
 import collections.abc
-import contextlib
 
 from osc_backup_port import errors, units
 from osc_backup_port.ceph import pool as ceph_pool
-from osc_backup_port.moving import chain_writer
 
 
 def check_space(
@@ -53,13 +51,3 @@ def _no_room(pool: ceph_pool.Pool, name: str, free: int, needed: int) -> errors.
         f'Look at: {pool.commands.ceph("df", "detail")}; then free space or add OSDs, import '
         'fewer backups, or choose another pool for the data of new images: --data-pool <pool>',
     )
-
-
-def check_image(pool: ceph_pool.Pool, name: str) -> list[errors.PortError]:
-    """Return why nothing may be added to an image, if it is there."""
-    try:
-        with contextlib.suppress(errors.NotFound), pool.open(name) as image:
-            chain_writer.check_may_add(pool.name, image)
-    except (errors.Conflict, errors.DamagedImage) as error:
-        return [error]
-    return []

@@ -307,7 +307,11 @@ class Cluster:
         self.monitors: dict[str, object] = {}
         self.worker = Worker(lambda what: self.hook(what), seed)
         self.worker.start()
-        self._numbers = itertools.count(4100)
+        self.number_from(4100)
+
+    def number_from(self, first: int) -> None:
+        """Give ids from there on: what was copied out of another cluster has its own."""
+        self._numbers = itertools.count(first)
 
     def number(self) -> int:
         return next(self._numbers)

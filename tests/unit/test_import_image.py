@@ -623,6 +623,7 @@ def copy_of(cluster: fake_ceph.Cluster, seed: int) -> fake_ceph.Cluster:
     made = fake_ceph.Cluster(seed)
     for name, image in cluster.images.items():
         made.images[name] = fake_ceph.copy_image(image)
+        made.number_from(max(snapshot.id for snapshot in image.snapshots) + 1)
     return made
 
 
