@@ -355,3 +355,50 @@ class TestStockTools:
             chains.import_image(dst, '--metadata', known.record, '--file', file)
             since = ['--from-snap', snapshot.partition('@')[2]]
         assert chain.sums_of(pool) == chain.sums
+
+
+#: What writes a file of a format as a raw image.
+UNPACKED_BY = {
+    'qcow2': 'qemu-img convert -f qcow2 -O raw {file} {raw}',
+    'gzip': 'gzip -dc {file} > {raw}',
+    'zstd': 'zstd -q -dc {file} > {raw}',
+}
+#: And the other way round.
+PACKED_BY = {
+    'qcow2': 'qemu-img convert -f raw -O qcow2 -c {raw} {file}',
+    'gzip': 'gzip -1 -c {raw} > {file}',
+    'zstd': 'zstd -q -c {raw} > {file}',
+}
+
+
+class TestFormatsOfOthers:
+    """Their own tools read what we write, and the other way round."""
+
+    @pytest.mark.long
+    @pytest.mark.parametrize('image_format', list(UNPACKED_BY))
+    def test_there_and_back(
+        self,
+        dst: shell.Cloud,
+        pool: ceph.Pool,
+        resources: Resources,
+        chain: chains.Chain,
+        tmp_path: pathlib.Path,
+        image_format: str,
+    ) -> None:
+        chains.forget(dst, resources, chain)
+        exported = chains.export(chain, 1, image_format, tmp_path)
+        raw, packed = tmp_path / 'raw', tmp_path / f'stock.{image_format}'
+        unpack = UNPACKED_BY[image_format].format(file=exported.image, raw=raw)
+        subprocess.run(unpack, shell=True, check=True)
+        with raw.open('rb') as file:
+            assert ceph.checksum_of(file) == chain.sums[1]
+        pack = PACKED_BY[image_format].format(file=packed, raw=raw)
+        subprocess.run(pack, shell=True, check=True)
+
+        of_stock = ('--metadata', exported.record, '--file', packed, '--format', image_format)
+        for arguments in (exported.arguments, of_stock):
+            columns = chains.import_image(dst, *arguments, '--verify')
+            assert (columns['result'], columns['format']) == ('imported', image_format)
+            snapshot = pool.snapshot_of(chain.image, chain.backups[1])
+            assert pool.checksum(snapshot) == chain.sums[1]
+            pool.clear(chain.volume_id, chain.backups)
