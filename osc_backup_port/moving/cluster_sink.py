@@ -140,9 +140,10 @@ class Sink(endpoints.Sink):
             if planned.all_or_nothing or not step.error
         }
         named = [_named(chain.name, step.point) for chain, step in steps.values()]
-        obstacles = planned.records.obstacles
-        planned.records = import_records.plan(self._cinder, count_dependents(named), self._options)
-        planned.records.obstacles += obstacles
+        before = planned.records
+        planned.records = self._plan_counted(self._cinder, count_dependents(named))
+        planned.records.obstacles += before.obstacles
+        planned.records.notes[:0] = before.notes
         for record_step in planned.records.steps:
             steps[record_step.record.id][1].record_step = record_step
         for chain in planned.chains:
@@ -150,6 +151,15 @@ class Sink(endpoints.Sink):
             first = next(filter(None, refused), None)
             if first is not None:
                 chain.fail(first, State.LEFT_OUT)
+
+    def _plan_counted(
+        self, cinder: import_records.Cinder, named: list[_Named]
+    ) -> import_records.Plan:
+        if self._planner is None:
+            return import_records.plan(cinder, named, self._options)
+        # Each was looked at on its way.
+        counts = {item.id: item.num_dependent_backups for _where, item in named}
+        return self._planner.whole(counts)
 
     def check_next(self, planned: plan.Plan, step: plan.Step) -> None:
         [chain] = planned.chains

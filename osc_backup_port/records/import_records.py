@@ -192,6 +192,17 @@ class Planner:
         ]
         return Plan(_generations(steps), obstacles + found.obstacles, notes)
 
+    def whole(self, dependents: collections.abc.Mapping[str, int]) -> Plan:
+        """Return the plan of what was planned bit by bit, without asking once more.
+
+        :param dependents: how many backups build on each that is to be imported after all
+        """
+        steps = [step for step in self._before if step.record.id in dependents]
+        for step in steps:
+            count = dependents[step.record.id]
+            step.record = step.record.with_changes(num_dependent_backups=count)
+        return Plan(_generations(steps))
+
     def _foreign_images(self, steps: collections.abc.Iterable[Step]) -> list[errors.PortError]:
         """Return why some of them must not come here: they lead Cinder to foreign data."""
         known = {step.record.id: step.record for step in self._before}

@@ -23,6 +23,7 @@ import pytest
 
 from osc_backup_port import errors, model
 from osc_backup_port.archive import catalog, sealed, store, tar_stream
+from osc_backup_port.cinder import resources
 from osc_backup_port.moving import verify_archive
 from osc_backup_port.moving.plan import State
 from tests.fakes import ceph as fake_ceph
@@ -338,3 +339,26 @@ def test_a_damaged_chain_in_a_stream(
         assert bool(contents.damage()) == ('rbd-diff' not in name), name
         target.images.clear()
         target.objects.clear()
+
+
+class Asked(FakeCinder):
+    """Counts how often the cloud is asked for a backup that is not there yet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    def get(self, backup_id: str) -> resources.Backup:
+        if backup_id not in self.rows:
+            self.asked.append(backup_id)
+        return super().get(backup_id)
+
+
+def test_a_record_of_a_stream_is_planned_once(
+    cinder: FakeCinder, cluster: fake_ceph.Cluster, target: fake_ceph.Cluster
+) -> None:
+    stream, there = archives.create_stream(cinder, cluster, [IDS[2], IDS[4]]), Asked()
+    archives.import_stream_(there, target, stream)
+    assert sorted(there.asked) == sorted([*FIRST, *SECOND])
+    dependents = [there.export_record(key).num_dependent_backups for key in (*FIRST, *SECOND)]
+    assert dependents == [1, 1, 0, 1, 0]
