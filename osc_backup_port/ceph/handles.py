@@ -40,12 +40,13 @@ class Handle:
 
     __slots__ = ('image', 'is_resting', 'is_writable', 'name', 'opened', 'snapshot', 'used')
 
-    def __init__(self, name: str, is_writable: bool, image: Any) -> None:
+    def __init__(self, name: str, is_writable: bool) -> None:
         self.name = name
         self.snapshot: str | None = None
         self.is_writable = is_writable
         self.is_resting = False
-        self.image = image
+        #: None until it is open.
+        self.image: Any = None
         self.opened = self.used = time.monotonic()
 
     def go_to(self, snapshot: str) -> None:
@@ -58,6 +59,8 @@ class Handle:
 
     def close(self) -> None:
         """Close it, after the time that it has to be left alone."""
+        if self.image is None:
+            return
         rest = self.used + REST - time.monotonic()
         if rest > 0:
             time.sleep(rest)
@@ -79,10 +82,17 @@ class Handles:
 
     def open(self, name: str, is_writable: bool) -> Handle:
         """Open an image, which is there; raises the errors of librbd."""
-        image = self._rbd.Image(self._ioctx, name, read_only=not is_writable)
-        handle = Handle(name, is_writable, image)
+        handle = Handle(name, is_writable)
         if is_writable:
+            # A signal may come as soon as it is open: it is known by then.
             self._writable.append(handle)
+        try:
+            handle.image = self._rbd.Image(self._ioctx, name, read_only=not is_writable)
+        except self._rbd.Error:
+            if is_writable:
+                self._writable.remove(handle)
+            raise
+        handle.opened = time.monotonic()
         return handle
 
     def take(self, name: str, snapshot: str) -> Handle | None:
