@@ -16,10 +16,17 @@ import pathlib
 import re
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from osc_backup_port.ceph import handles
 from tests.fakes import ceph as fake_ceph
+
+# A machine that does something else as well is slow, and no test is wrong for that.
+hypothesis.settings.register_profile(
+    'patient', suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile('patient')
 
 _CLIENTS = re.compile(
     r'\b(osc_lib|openstackclient|cliff|cinderclient|keystoneauth1)\b'
