@@ -53,7 +53,10 @@ class Reader:
         return int(self._take('<I'))
 
     def raw(self) -> bytes:
-        length = self.count()
+        return self.take(self.count())
+
+    def take(self, length: int) -> bytes:
+        """Return the next bytes."""
         found = self._content[self._at : self._at + length]
         if len(found) < length:
             raise ValueError(f'{length} bytes should be there, {len(found)} are')

@@ -23,18 +23,20 @@ import contextlib
 import errno
 import queue
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from osc_backup_port import model
-from osc_backup_port.ceph import encoding
+from osc_backup_port.ceph import encoding, object_maps
 
 #: What Ceph calls the image as it is now, where it wants the id of a snapshot.
 HEAD = (1 << 64) - 2
 #: Bytes that an answer has at most; of the ids of all snapshots: of 100,000 of them.
 _SMALL, _LARGE = 16 << 10, 1 << 20
-#: The answer to what only some images know.
-_UNKNOWN = (errno.ENOEXEC, errno.ENOENT)
+#: The answer of what is not there, or to what only some images know.
+_ABSENT = (errno.ENOENT, errno.ENOEXEC)
+#: The same, and of a map that the cluster itself cannot read, or that is too large.
+_UNTRUSTED = (*_ABSENT, errno.EINVAL, errno.EIO, errno.EBADMSG, errno.ERANGE)
 
 
 class OddAnswer(Exception):
@@ -99,7 +101,7 @@ class Headers:
         """
         wanted = [_Question(_header(id_), 'get_snapcontext', b'', _LARGE) for id_ in ids]
         with _understood():
-            numbers = [self._numbers(answer) for answer in self._ask(wanted, required=True)]
+            numbers = [self._numbers(answer) for answer in self._ask(wanted, ())]
         each = [
             _Question(_header(id_), 'snapshot_get', encoding.number(number))
             for id_, some in zip(ids, numbers, strict=True)
@@ -157,6 +159,30 @@ class Headers:
                 )
         return found
 
+    def object_maps(
+        self, id_: str, points: Sequence[int], objects: int
+    ) -> list[object_maps.ObjectMap] | None:
+        """Return the map of an image at each point in time; None: not all can be trusted.
+
+        One round trip.
+
+        :param points: ids of snapshots, or ``HEAD``
+        :param objects: that the image has; with twice as many the answer is None
+        """
+        length = _SMALL + objects // 2
+        questions = []
+        for point in points:
+            name = f'rbd_object_map.{id_}' + (f'.{point:016x}' if point != HEAD else '')
+            questions += [
+                _Question(name, 'object_map_load', b'', length),
+                _Question(_header(id_), 'get_flags', encoding.number(point)),
+            ]
+        answers = self._ask(questions, _UNTRUSTED)
+        with _understood():
+            flags = [answer.number() for answer in answers[1::2] if answer]
+            loaded = [object_maps.ObjectMap(answer) for answer in answers[::2] if answer]
+        return loaded if len(loaded) == len(points) and flags == [0] * len(points) else None
+
     def note(self, id_: str, key: str) -> str | None:
         """Return what is noted on an image; None: nothing.  One round trip."""
         [answer] = self._ask([_Question(_header(id_), 'metadata_get', encoding.text(key))])
@@ -181,11 +207,11 @@ class Headers:
                     raise
 
     def _ask(
-        self, questions: Sequence[_Question], required: bool = False
+        self, questions: Sequence[_Question], absent: Collection[int] = _ABSENT
     ) -> list[encoding.Reader | None]:
         """Ask all at once; None: the object, or what is asked for, is not there.
 
-        :param required: not being there is an error
+        :param absent: what says so; all else that is not an answer is an error
         """
         answers: queue.SimpleQueue[tuple[int, int, Any]] = queue.SimpleQueue()
         for number, asked in enumerate(questions):
@@ -201,7 +227,7 @@ class Headers:
         found: list[encoding.Reader | None] = [None] * len(questions)
         for _ in questions:
             number, code, data = answers.get()
-            if required or -code not in _UNKNOWN:
+            if -code not in absent:
                 if code < 0:
                     raise self._error(code, questions[number].object)
                 found[number] = encoding.Reader(data if isinstance(data, bytes) else b'')

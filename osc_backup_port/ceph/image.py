@@ -36,8 +36,7 @@ class Image:
     Opened at a snapshot, all that is read is of that snapshot.  Every method
     raises ``CephError`` when the cluster refuses or is lost.
 
-    :param header: of an image that is open to write: asks without librbd, which would read
-        all that it knows anew after each change
+    :param header: asks without librbd
     :ivar commands: of Ceph, as an operator types them
     """
 
@@ -50,7 +49,9 @@ class Image:
         explainer: faults.Faults,
         open_at: OpenAt,
         shell: commands.Commands,
-        header: headers.Headers | None = None,
+        header: headers.Headers,
+        snapshot: str | None,
+        is_writable: bool,
     ) -> None:
         self.name = name
         self.commands = shell
@@ -60,7 +61,8 @@ class Image:
         self._open_at = open_at
         self._faults = explainer
         self._headers = header
-        self._survey = survey.Survey(opened, rbd, self._translated, open_at)
+        self._is_writable = is_writable
+        self._survey = survey.Survey(opened, rbd, self._translated, open_at, header, snapshot)
 
     def end_threads(self) -> None:
         """Wait for what threads of ours still ask the image; before it is closed."""
@@ -93,7 +95,8 @@ class Image:
 
     def snapshots(self) -> list[model.Snapshot]:
         """Return the snapshots, in the order in which they were made."""
-        if self._headers is not None:
+        # librbd would read anew all that it knows, after each change.
+        if self._is_writable:
             with contextlib.suppress(headers.OddAnswer), self._translated():
                 return self._headers.snapshots([self._image.id()])[0]
         with self._translated():
@@ -107,16 +110,13 @@ class Image:
         """Return a note of ours on this image, None where there is none."""
         try:
             with self._translated():
-                if self._headers is not None:
-                    return self._headers.note(self._image.id(), NOTES + key)
-                value: str = self._image.metadata_get(NOTES + key)
-        except (KeyError, errors.NotFound):
+                return self._headers.note(self._image.id(), NOTES + key)
+        except errors.NotFound:
             return None
-        return value
 
     def set_note(self, key: str, value: str | None) -> None:
         """Leave a note of ours on this image, or take it away."""
-        if self._headers is None:
+        if not self._is_writable:
             raise errors.CephError(f'Image {self.name}: is open to read alone.')
         with contextlib.suppress(errors.NotFound), self._translated():
             self._headers.set_note(self._image.id(), NOTES + key, value)

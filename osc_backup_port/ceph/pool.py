@@ -247,7 +247,9 @@ class Pool:
                 self._faults,
                 open_at,
                 self.commands,
-                self._headers if writable else None,
+                self._headers,
+                snapshot,
+                writable,
             )
             yield ours
             if not writable:

@@ -12,12 +12,13 @@
 
 """Where an image has data, and what changed since a snapshot.
 
-From the beginning of time the object map answers, where there is one that can
-be trusted: one small read, however large the image.  Between snapshots its
-answer cannot be trusted: whole objects were wrongly reported, and left out, by
+From the beginning of time the object map of that point answers, where there is one that
+can be trusted: one small read, however large the image and however many snapshots came
+before.  (librbd 16 reads the maps of all of them, one after the other.)  Between snapshots
+its answer cannot be trusted: whole objects were wrongly reported, and left out, by
 several releases of librbd.  So there each object is asked for its own snapshots,
-but only those that the object maps of the two points, each from the beginning
-of time, know of: an object that is at neither of them has not changed.
+but only those that the object maps of the two points know of: an object that is at neither
+of them has not changed.
 """
 
 import collections
@@ -27,6 +28,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 from osc_backup_port import model, units
+from osc_backup_port.ceph import headers
 
 #: Extents are asked for in windows of this size, so that the first data flows
 #: before a large image was looked through.
@@ -55,6 +57,8 @@ class Survey:
 
     :param translated: turns errors of librbd into ours
     :param open_at: opens the same image at one of its snapshots
+    :param header: asks without librbd
+    :param snapshot: at which the image is open; None: as it is now
     """
 
     def __init__(
@@ -63,11 +67,15 @@ class Survey:
         rbd: Any,
         translated: Callable[[], contextlib.AbstractContextManager[None]],
         open_at: OpenAt,
+        header: headers.Headers,
+        snapshot: str | None,
     ) -> None:
         self._image = opened
         self._rbd = rbd
         self._translated = translated
         self._open_at = open_at
+        self._headers = header
+        self._snapshot = snapshot
         self._threads: concurrent.futures.ThreadPoolExecutor | None = None
 
     def end_threads(self) -> None:
@@ -95,10 +103,17 @@ class Survey:
 
     def extents(self, from_snapshot: str | None) -> Iterator[model.Extent]:
         """Yield where the image has data, or what changed since a snapshot."""
+        known = self._where_objects_are(from_snapshot) if self.has_object_map() else None
+        size = self._size()
+        if known is not None and from_snapshot is None:
+            yield from (model.Extent(start, end - start, True) for start, end in known)
+            return
         whole_object = from_snapshot is None and self.has_object_map()
-        where = [(0, self._size())]
-        if from_snapshot is not None and self.has_object_map():
-            where = self._where_objects_are(from_snapshot) or where
+        where: Iterable[tuple[int, int]] = [(0, size)]
+        if known is not None:
+            where = _or_some(_join(known), size)
+        elif from_snapshot is not None and self.has_object_map():
+            where = self._where_librbd_finds_objects(from_snapshot) or where
         for found in self._windows(where, from_snapshot, whole_object):
             yield from found
 
@@ -106,6 +121,9 @@ class Survey:
         """Return the bytes of whole objects; None without a map to trust."""
         if not self.has_object_map():
             return None
+        known = self._where_objects_are(None) if from_snapshot is None else None
+        if known is not None:
+            return sum(end - start for start, end in known)
         where = [(0, self._size())]
         return sum(
             extent.length
@@ -114,8 +132,31 @@ class Survey:
             if extent.exists
         )
 
-    def _where_objects_are(self, from_snapshot: str) -> list[tuple[int, int]] | None:
-        """Return where there are objects, now or at a snapshot; None: not known."""
+    def _where_objects_are(self, from_snapshot: str | None) -> Iterator[tuple[int, int]] | None:
+        """Return where there are objects, at this point or at a snapshot; None: not known.
+
+        Where objects are no pieces of the image, one behind the other, only librbd knows.
+        """
+        with self._translated():
+            points = [
+                headers.HEAD if name is None else int(self._image.snap_get_id(name))
+                for name in dict.fromkeys((self._snapshot, from_snapshot or self._snapshot))
+            ]
+            if self._image.stripe_count() > 1 or self._image.overlap():
+                return None
+            unit, size = 1 << self._image.stat()['order'], int(self._image.size())
+            maps = None
+            with contextlib.suppress(headers.OddAnswer):
+                maps = self._headers.object_maps(self._image.id(), points, size // unit + 1)
+        if maps is None or maps[0].count * unit < size:
+            return None
+        for more in maps[1:]:
+            maps[0].add(more)
+        places = ((start * unit, min(end * unit, size)) for start, end in maps[0].runs())
+        return (place for place in places if place[0] < place[1])
+
+    def _where_librbd_finds_objects(self, from_snapshot: str) -> list[tuple[int, int]] | None:
+        """Return the same, as librbd tells it, which opens the image once more."""
         with self._open_at(from_snapshot) as before:
             if not before.has_object_map():
                 return None
@@ -126,8 +167,7 @@ class Survey:
             for extent in sorted(extents)
             if extent.exists and extent.offset < size
         )
-        # Something has to be asked, so that what cannot be answered is told.
-        return list(_join(used)) or [(0, min(size, units.MIB))]
+        return list(_or_some(_join(used), size))
 
     def _windows(
         self, where: Iterable[tuple[int, int]], from_snapshot: str | None, whole_object: bool
@@ -185,3 +225,10 @@ def _join(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         joined = (start, end)
     if joined is not None:
         yield joined
+
+
+def _or_some(ranges: Iterator[tuple[int, int]], size: int) -> Iterator[tuple[int, int]]:
+    """Yield the ranges; of nothing a bit, so that what cannot be answered is told."""
+    first = next(ranges, (0, min(size, units.MIB)))
+    yield first
+    yield from ranges

@@ -460,6 +460,19 @@ class CephContract:
 
             assert read_all(image, SIZE) == content.data
 
+    def test_an_object_that_went_is_part_of_the_increment(self, ceph: Ceph) -> None:
+        where, name, far = ceph.pool(), f'{ceph.prefix}image', 64 * units.MIB
+        where.create(name, model.ImageLayout(LARGE))
+        with where.open(name, writable=True) as image:
+            writing.write_items(image, [model.Data(0, b'x'), model.Data(far, b'x')], BOUNDS)
+            image.create_snapshot('one')
+            writing.write_items(image, [model.Zero(far, 4 * units.MIB)], BOUNDS)
+            image.create_snapshot('two')
+
+        with where.open(name, 'two') as image:
+            assert [extent.offset for extent in image.extents('one')] == [far]
+            assert [extent.offset for extent in image.extents()] == [0]
+
     @pytest.mark.parametrize('seed', range(2))
     def test_the_object_map_changes_nothing(self, ceph: Ceph, seed: int) -> None:
         """With it and without: the same bytes, from nothing and from every snapshot.

@@ -50,11 +50,26 @@ def _texts(data: bytes) -> list[str]:
 def read(cluster: 'ceph.Cluster', key: str, method: str, data: bytes) -> bytes:
     """Return the answer of an object that is there, in the encoding of Ceph."""
     if method == 'object_map_load':
-        return b''
+        return _object_map(cluster, key)
     if method == 'get_id':
         name = key.removeprefix('rbd_id.')
         return _text(cluster.images[name].id)
     return _header(_image(cluster, key), method, data)
+
+
+def _object_map(cluster: 'ceph.Cluster', key: str) -> bytes:
+    id_, _, point = key.removeprefix('rbd_object_map.').partition('.')
+    [stored] = [one for one in cluster.images.values() if one.id == id_]
+    content, size = stored.content, stored.size
+    for snapshot in stored.snapshots:
+        if point == f'{snapshot.id:016x}':
+            content, size = snapshot.content, snapshot.size
+    count = (size + content.object_size - 1) // content.object_size
+    bits = bytearray((count + 3) // 4)
+    for number in content.objects:
+        bits[number // 4] |= 1 << (3 - number % 4) * 2
+    header = _versioned(_number(count))
+    return len(header).to_bytes(4, 'little') + header + bytes(bits) + bytes(4)
 
 
 def _image(cluster: 'ceph.Cluster', key: str) -> 'ceph.StoredImage':
@@ -71,6 +86,8 @@ def _header(stored: 'ceph.StoredImage', method: str, data: bytes) -> bytes:
         return b''.join(parts)
     if method == 'get_features':
         return _number(stored.features) + _number(0)
+    if method == 'get_flags':
+        return _number(stored.flags)
     if method == 'get_data_pool':
         return struct.pack('<q', stored.data_pool or -1)
     if method == 'get_stripe_unit_count':

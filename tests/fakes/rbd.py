@@ -267,6 +267,9 @@ class Image:
         map_ = f'rbd_object_map.{self._stored.id}.{self._snapshot.id:016x}'
         return map_ in self._cluster.lost
 
+    def overlap(self) -> int:
+        return 0
+
     def stripe_unit(self) -> int:
         return self._stored.stripe_unit
 

@@ -59,8 +59,8 @@ def test_only_where_there_are_objects(cluster: fake_ceph.Cluster) -> None:
     number, found = questions(cluster, 0)
 
     assert [extent.offset for extent in found] == [PLACES[2]]
-    # Two maps in windows of 64 GiB, then each object.
-    assert number == 2 * 16 + len(PLACES)
+    # The maps of both points are read, then each object is asked.
+    assert number == len(PLACES)
 
 
 def test_everywhere_without_a_map_to_trust(cluster: fake_ceph.Cluster) -> None:
