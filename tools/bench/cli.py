@@ -13,7 +13,6 @@
 """The command line of the measurements, and the order of their work."""
 
 import argparse
-import contextlib
 import os
 import platform
 import re
@@ -26,7 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import cases, commands, growth, measure, place, report, tables
+from . import cases, commands, growth, measure, place, report, tables, trips
 
 REFERENCE = place.ROOT / 'doc' / 'source' / 'reference'
 RESULT = REFERENCE / 'performance.json'
@@ -137,8 +136,8 @@ class _Bench:
         print(report.HEADING, flush=True)
         try:
             bench.clean_half_done()
-            if chosen or self._wants('rate'):
-                bench.prepare()
+            far = [case for case in chosen if case.key.endswith('-delayed')]
+            bench.prepare(len(chosen) > len(far) or self._wants('rate'), bool(far))
             for case in chosen:
                 self._add(self._row(case))
             for command in others:
@@ -170,12 +169,12 @@ class _Bench:
 
     def _row(self, case: cases.Case) -> dict[str, Any]:
         measure.once(case.prepare, self._environment)
-        with contextlib.ExitStack() as stack:
-            for cluster in self._clusters.values():
-                stack.enter_context(cluster.delayed(case.delay))
-            pairs = min(self._options.pairs, case.most_pairs)
-            found = measure.in_turn(case.ours, case.peer, pairs, self._environment, case.between)
-        return report.row(case, found)
+        counter = trips.Counter(case.clusters, self._folder)
+        pairs = min(self._options.pairs, case.most_pairs)
+        found = measure.in_turn(
+            case.ours, case.peer, pairs, self._environment, case.between, counter.counted
+        )
+        return report.row(case, found, counter.found)
 
 
 def _machine() -> dict[str, object]:

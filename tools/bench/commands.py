@@ -78,6 +78,7 @@ def _start_up(cluster: Cluster, environment: dict[str, str], quick: bool) -> dic
         0.98,
         '',
         '',
+        (),
     )
     return row(case, pairs)
 
@@ -118,6 +119,7 @@ def _records(cluster: Cluster, environment: dict[str, str], quick: bool) -> dict
         50,
         '',
         '',
+        (),
     )
     return row(case, Pairs([mine], [whole]))
 

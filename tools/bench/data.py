@@ -21,9 +21,11 @@ import contextlib
 import dataclasses
 import json
 import random
+import subprocess
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from .place import Cluster
@@ -149,6 +151,29 @@ def create_empty(cluster: Cluster, name: str, size: int) -> None:
     """Make an image for a peer to write to, as Cinder makes them."""
     with _connected(cluster) as (rbd, ioctx):
         rbd.RBD().create(ioctx, name, size, features=_features(rbd))
+
+
+def go_back(cluster: Cluster, name: str, snapshot: str) -> bool:
+    """Make an image what it was when this was its newest snapshot; False: it never was."""
+    with _connected(cluster) as (rbd, ioctx):
+        if name not in rbd.RBD().list(ioctx):
+            return False
+        with rbd.Image(ioctx, name) as image:
+            names = [snap['name'] for snap in image.list_snaps()]
+            if snapshot not in names:
+                return False
+            for later in names:
+                if later != snapshot:
+                    image.remove_snap(later)
+            image.rollback_to_snap(snapshot)
+        return True
+
+
+def write_diff(cluster: Cluster, name: str, path: Path) -> None:
+    """Bring a file of ``rbd export-diff`` into an image."""
+    subprocess.run(
+        f'{cluster.rbd} import-diff {path} {name}'.split(), check=True, capture_output=True
+    )
 
 
 def images(cluster: Cluster, word: str) -> Sequence[str]:

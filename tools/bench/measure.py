@@ -74,15 +74,24 @@ def median(runs: Sequence[Run], field: str) -> float:
 
 
 def in_turn(
-    ours: str, peer: str, count: int, environment: dict[str, str], between: Callable[[], None]
+    ours: str,
+    peer: str,
+    count: int,
+    environment: dict[str, str],
+    between: Callable[[], None],
+    warming: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
 ) -> Pairs:
-    """Run A B A B, each *count* times after a run of both that is not counted."""
+    """Run A B A B, each *count* times after a run of both that is not counted.
+
+    :param warming: is around each of those
+    """
     found = Pairs([], [])
     try:
         for number in range(count + 1):
             for command, runs in ((ours, found.ours), (peer, found.peer)):
                 between()
-                finished = once(command, environment)
+                with contextlib.nullcontext() if number or not count else warming():
+                    finished = once(command, environment)
                 if number or not count:
                     runs.append(finished)
     finally:

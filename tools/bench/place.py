@@ -30,38 +30,62 @@ OURS = Path(__file__).resolve().parent / 'ours.py'
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """The pool of a cloud's backups."""
+    """The pool of a cloud's backups.
+
+    :ivar way: the ceph.conf by which what is measured gets there; None: that of the cloud
+    """
 
     cloud: str
     conf: str
     user: str
     pool: str
+    way: Path | None = None
+
+    @property
+    def seen_by(self) -> str:
+        """The ceph.conf of what is measured."""
+        return str(self.way or self.conf)
+
+    def far(self, folder: Path, seconds: float) -> 'Cluster':
+        """Return the same, whose answers take so long on their way, on the average.
+
+        Each waits by itself, in the client, for up to twice that time.  They would wait for each
+        other in the OSD, which no network does.
+        """
+        way = folder / f'{self.cloud}-{"far" if seconds else "near"}.conf'
+        # The last section is that of clients.
+        lines = [Path(self.conf).read_text()]
+        if seconds:
+            lines += [
+                'ms_inject_delay_type = osd\n',
+                'ms_inject_delay_probability = 1\n',
+                f'ms_inject_delay_max = {2 * seconds}\n',
+            ]
+        way.write_text(''.join(lines))
+        return dataclasses.replace(self, way=way)
+
+    @contextlib.contextmanager
+    def logging(self, log: Path) -> Iterator[None]:
+        """Let what is measured log its messages while the block runs."""
+        assert self.way is not None
+        before = self.way.read_text()
+        told = f'debug_ms = 1\nlog_file = {log}\nlog_coarse_timestamps = false\n'
+        self.way.write_text(f'{before}{told}log_to_stderr = false\n')
+        try:
+            yield
+        finally:
+            self.way.write_text(before)
 
     @property
     def rbd(self) -> str:
         """The beginning of a command of the stock tool."""
-        return f'rbd --conf {self.conf} --id {self.user} --pool {self.pool} --no-progress'
+        return f'rbd --conf {self.seen_by} --id {self.user} --pool {self.pool} --no-progress'
 
     @property
     def ours(self) -> str:
         """The beginning of one of ours: an operation in a fresh process."""
         # What packages of the environment have Python do at each start is none of it: -S.
-        return f'{sys.executable} -S {OURS} {self.conf} {self.user} {self.pool}'
-
-    @contextlib.contextmanager
-    def delayed(self, seconds: float) -> Iterator[None]:
-        """Make every operation of the OSD wait before it is carried out."""
-        name = 'osd_debug_inject_dispatch_delay'
-        if seconds:
-            self._admin('set', f'{name}_duration', str(seconds))
-            self._admin('set', f'{name}_probability', '1.0')
-        try:
-            yield
-        finally:
-            if seconds:
-                with undisturbed():
-                    self._admin('rm', f'{name}_probability')
-                    self._admin('rm', f'{name}_duration')
+        return f'{sys.executable} -S {OURS} {self.seen_by} {self.user} {self.pool}'
 
     @contextlib.contextmanager
     def compressing(self) -> Iterator[None]:
@@ -80,9 +104,6 @@ class Cluster:
         finally:
             with undisturbed():
                 self._ceph('osd', 'pool', 'set', self.pool, 'compression_mode', 'none')
-
-    def _admin(self, verb: str, *words: str) -> None:
-        self._ceph('config', verb, 'osd.0', *words)
 
     def _ceph(self, *words: str) -> None:
         subprocess.run(['ceph', '--conf', self.conf, *words], check=True, capture_output=True)

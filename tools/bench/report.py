@@ -14,6 +14,7 @@
 
 import datetime
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,15 @@ from .measure import Pairs, median
 
 HEADING = (
     f'{"row":28} {"times faster":>12} {"goal":>5} {"":7} {"wall s":>15} {"CPU s":>13} '
-    f'{"peak MiB":>11}   (ours / peer, medians)'
+    f'{"peak MiB":>11} {"requests":>11} {"in line":>9}   (ours / peer, medians)'
 )
 
 
-def row(case: Case, found: Pairs) -> dict[str, Any]:
-    """Return one row of the table."""
+def row(case: Case, found: Pairs, trips: Sequence[dict[str, int]] = ()) -> dict[str, Any]:
+    """Return one row of the table.
+
+    :param trips: what was asked of the cluster by ours and by the peer, if that was counted
+    """
     ratios = [peer.wall / ours.wall for ours, peer in zip(found.ours, found.peer, strict=True)]
     return {
         'key': case.key,
@@ -39,6 +43,7 @@ def row(case: Case, found: Pairs) -> dict[str, Any]:
         'pairs': len(ratios),
         'met': None if case.goal is None else found.ratio >= case.goal,
         'compares_cpu': case.compares_cpu,
+        'trips': dict(zip(('ours', 'rbd'), trips, strict=False)) or None,
         'ours': _figures(found.ours),
         'rbd': _figures(found.peer),
     }
@@ -59,8 +64,15 @@ def line(row: dict[str, Any]) -> str:
     return (
         f'{row["key"]:28} {row["ratio"]:12.2f} {goal:5} {met:7} '
         f'{ours["wall"]:7.2f}/{peer["wall"]:7.2f} '
-        f'{ours["cpu"]:6.2f}/{peer["cpu"]:6.2f} {ours["peak"]:5.0f}/{peer["peak"]:5.0f}'
+        f'{ours["cpu"]:6.2f}/{peer["cpu"]:6.2f} {ours["peak"]:5.0f}/{peer["peak"]:5.0f} '
+        f'{trips_of(row, "requests"):>11} {trips_of(row, "in_line"):>9}'
     )
+
+
+def trips_of(row: dict[str, Any], what: str) -> str:
+    """Return a figure of ours and of the peer; \\-: it was not counted."""
+    trips = row.get('trips')
+    return f'{trips["ours"][what]} / {trips["rbd"][what]}' if trips else '\\-'
 
 
 def _point(row: dict[str, Any], point: dict[str, Any]) -> str:

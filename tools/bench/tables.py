@@ -15,6 +15,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from .report import trips_of
+
 _HEADINGS = (
     'work',
     'instead of',
@@ -24,6 +26,8 @@ _HEADINGS = (
     'seconds',
     'CPU seconds',
     'peak MiB',
+    'requests',
+    'in line',
     'pairs',
 )
 
@@ -43,7 +47,7 @@ def render(told: dict[str, Any]) -> str:
             'separated by a stroke, the first is ours.\n'
         ),
         _table('Side by side with the peer', _HEADINGS, map(_compared, plain)),
-        _table('With 5 ms added to each operation', _HEADINGS, map(_compared, delayed)),
+        _table('Where each answer takes 5 ms more on its way', _HEADINGS, map(_compared, delayed)),
     ]
     for row in rows:
         if 'points' in row:
@@ -67,6 +71,8 @@ def _compared(row: dict[str, Any]) -> Sequence[object]:
         f'{ours["wall"]:.2f} / {peer["wall"]:.2f}',
         f'{ours["cpu"]:.2f} / {peer["cpu"]:.2f}',
         f'{ours["peak"]:.0f} / {peer["peak"]:.0f}',
+        trips_of(row, 'requests'),
+        trips_of(row, 'in_line'),
         row['pairs'],
     )
 
