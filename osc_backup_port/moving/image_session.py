@@ -104,6 +104,8 @@ class Session(endpoints.Receiver):
         else:
             if not self._writer.knows(increment.from_snap):
                 self.refuse()
+            # What a note tells of HEAD, of another increment even, ends here.
+            self._note(self._claim())
             write = self._writer.begin(increment)
         keeps_notes = in_parts and self._is_ours and bool(identity)
         return _Writing(
@@ -135,12 +137,16 @@ class Session(endpoints.Receiver):
 
     def commit(self, step: plan.Step) -> None:
         point = step.point.name or None
-        # A point that is not proven yet must not be taken for one by another run.
-        is_unproven = self._is_ours and self._source.is_proven_late()
-        self._note(json.dumps({'source': self._source.identity}) if is_unproven else self._noted)
+        claim = self._claim()
+        self._note(claim or self._noted)
         self._writer.commit(point if step.is_wanted else None, point)
-        if not is_unproven:
-            self._note(None)
+        self._note(claim)
+
+    def _claim(self) -> str | None:
+        """Return a note that keeps other runs from taking what is not proven yet for a point."""
+        if self._is_ours and self._source.is_proven_late():
+            return json.dumps({'source': self._source.identity})
+        return None
 
     def compare(
         self, step: plan.Step, reading: endpoints.Reading, seen: read_back.Witness

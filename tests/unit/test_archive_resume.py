@@ -12,6 +12,7 @@
 
 """Runs that are killed, and two runs at once: the same command again ends right."""
 
+import collections.abc
 import contextlib
 import multiprocessing
 import pathlib
@@ -21,7 +22,7 @@ import pytest
 
 from osc_backup_port import errors, model
 from osc_backup_port.archive import manifest, store
-from osc_backup_port.moving import image_session, plan, verify_archive
+from osc_backup_port.moving import endpoints, image_session, plan, verify_archive
 from osc_backup_port.moving.plan import State
 from osc_backup_port.transfer import writing
 from tests.fakes import ceph as fake_ceph
@@ -40,6 +41,13 @@ def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def chain(cluster: fake_ceph.Cluster) -> chains.Chain:
     return chains.make_chain(cluster, 2)
+
+
+@pytest.fixture
+def target() -> collections.abc.Iterator[fake_ceph.Cluster]:
+    made = fake_ceph.Cluster(3)
+    yield made
+    made.close()
 
 
 def stream_of(folder: pathlib.Path) -> dict[str, bytes]:
@@ -198,6 +206,46 @@ def test_an_image_that_was_changed_since_the_import_was_killed(
     archives.import_(there, target, where)
     assert list(archives.contents(target).values()) == chain.contents
     target.close()
+
+
+def test_a_note_of_a_run_before_another_one_means_nothing(
+    chain: chains.Chain,
+    tmp_path: pathlib.Path,
+    target: fake_ceph.Cluster,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One archive, then another, then the first: what the first had written is gone."""
+    first, other = store.Folder(tmp_path / 'first'), store.Folder(tmp_path / 'other')
+    cinder = archives.with_metadata(chain)
+    archives.create(cinder, chain.cluster, first, [IDS[1]])
+    archives.create(cinder, chain.cluster, other, [IDS[1]], level=None)
+    begin, note = image_session.Session.begin, image_session.Session._note_parts
+
+    def dies_behind_a_note(self: image_session.Session, identity: str, mark: int) -> None:
+        note(self, identity, mark)
+        if self.has(plan.Step(plan.Point(IDS[0], '', 0), None)):
+            target.hook = lambda what: 5
+
+    def dies_when_it_has_begun(
+        self: image_session.Session, step: plan.Step, reading: endpoints.Reading
+    ) -> endpoints.Writing:
+        writing = begin(self, step, reading)
+        target.hook = lambda what: 5
+        return writing
+
+    for name, die, where in (
+        ('_note_parts', dies_behind_a_note, first),
+        ('begin', dies_when_it_has_begun, other),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(image_session.Session, name, die)
+            with contextlib.suppress(errors.PortError):
+                archives.import_(FakeCinder(), target, where)
+        assert target.hook('') == 5
+        target.hook = lambda what: 0
+        target.forget_clients()
+    archives.import_(FakeCinder(), target, first)
+    assert (list(archives.contents(target).values()) == chain.contents) is True
 
 
 def test_a_chain_with_damage_leaves_the_pool_as_it_was(
