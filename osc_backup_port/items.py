@@ -18,19 +18,31 @@ from collections.abc import Iterable, Iterator
 from osc_backup_port import model
 
 
-def drop_zeros(items: Iterable[model.Item]) -> Iterator[model.Item]:
-    """Pass on data only: an image that is new has zeros everywhere else.
+class ZeroFilter:
+    """Passes on data only: an image that is new has zeros everywhere else.
 
     Zeros are kept where data may have come before them.  Where items are in
     ascending order, as they should be, that is nowhere.
+
+    :param written: where the data ends that came before
     """
-    written = 0
-    for item in items:
-        if isinstance(item, model.Data):
-            written = max(written, item.offset + item.length)
-            yield item
-        elif item.offset < written:
-            yield item
+
+    def __init__(self, written: int = 0) -> None:
+        self._written = written
+
+    def __call__(self, items: Iterable[model.Item]) -> Iterator[model.Item]:
+        """Pass on some items; the next ones may follow in another call."""
+        for item in items:
+            if isinstance(item, model.Data):
+                self._written = max(self._written, item.offset + item.length)
+                yield item
+            elif item.offset < self._written:
+                yield item
+
+
+def drop_zeros(items: Iterable[model.Item]) -> Iterator[model.Item]:
+    """Pass all items of an image that is new through a :class:`ZeroFilter`."""
+    return ZeroFilter()(items)
 
 
 def without_needless_zeros(increment: model.Increment) -> model.Increment:

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from osc_backup_port import errors, model
+from osc_backup_port import items as image_items
 from osc_backup_port.ceph import commands, heads, lease
 from osc_backup_port.ceph import image as ceph_image
 from osc_backup_port.driver import ceph as ceph_driver
@@ -84,7 +85,7 @@ class ChainWriter:
         if increment.from_snap is not None:
             self._go_to(increment.from_snap)
         elif self._is_empty:
-            wanted = differing.drop_zeros
+            wanted = image_items.ZeroFilter()
         else:
             wanted = self._differing
         return self._writer(increment.size, wanted)
@@ -102,8 +103,12 @@ class ChainWriter:
 
         Returns what writes the rest of its items.
         """
-        fresh = increment.from_snap is None
-        return self._writer(increment.size, differing.drop_zeros if fresh else iter)
+        wanted: _Filter = iter
+        if increment.from_snap is None:
+            extents = (extent for extent in self._image.extents() if extent.exists)
+            written = max((extent.offset + extent.length for extent in extents), default=0)
+            wanted = image_items.ZeroFilter(written)
+        return self._writer(increment.size, wanted)
 
     def commit(self, snapshot: str | None, point: str | None = None) -> None:
         """Make HEAD a snapshot.

@@ -25,7 +25,7 @@ from osc_backup_port import errors, model, units
 from osc_backup_port.ceph import lease
 from osc_backup_port.driver import ceph as ceph_driver
 from osc_backup_port.formats import rbd_diff, rbd_export
-from osc_backup_port.moving import chain_writer, image_info
+from osc_backup_port.moving import chain_writer, image_info, image_session
 from tests.fakes import ceph as fake_ceph
 from tests.fakes import rbd
 from tests.unit import chains
@@ -699,6 +699,42 @@ def check_undone(
         assert found['objects'] in (before['objects'], after['objects']), where
     else:
         assert (found == before) is True, where
+
+
+@pytest.mark.parametrize('dies', [False, True])
+def test_items_of_one_place_in_several_parts(
+    cluster: fake_ceph.Cluster, monkeypatch: pytest.MonkeyPatch, dies: bool
+) -> None:
+    """A diff may be in any order, and the last item of a place counts, as with rbd."""
+    items: list[model.Item] = [
+        model.Data(0, b'a' * 300_000),
+        model.Data(units.GIB - 600_000, b'b' * 300_000),
+        model.Zero(100_000, 50_000),
+        model.Data(200_000, bytes(50_000)),
+    ]
+    file = chains.memory_file()
+    for piece in rbd_diff.encode(model.Increment(None, None, SIZE, iter(items))):
+        file.write(piece)
+    monkeypatch.setattr('osc_backup_port.moving.file_source._PART', 200_000)
+    note = image_session.Session._note_parts
+
+    def note_and_die(self: image_session.Session, identity: str, mark: int) -> None:
+        note(self, identity, mark)
+        if mark == 600_000:
+            cluster.hook = lambda what: 5
+
+    if dies:
+        with monkeypatch.context() as patch:
+            patch.setattr(image_session.Session, '_note_parts', note_and_die)
+            with pytest.raises(errors.CephError):
+                chains.import_(cluster, chains.backup(), file, format='rbd-diff')
+        cluster.hook = lambda what: 0
+        cluster.forget_clients()
+
+    result = chains.import_(cluster, chains.backup(), file, format='rbd-diff')
+
+    assert (contents(cluster)[chains.snapshot(0)] == chains.blocks_of(SIZE, items)) is True
+    assert (result.moved < 600_000) is dies
 
 
 class TestASizeThatIsNoWholeNumberOfGib:
