@@ -145,7 +145,9 @@ class Reader:
         if self._start is None:
             return ()
         told = os.fstat(self._file.fileno())
-        return told.st_dev, told.st_ino, told.st_size, told.st_mtime_ns, self._start
+        # "cp -p" over a file leaves it with the inode, the size and the mtime of another.
+        when = told.st_mtime_ns, told.st_ctime_ns
+        return told.st_dev, told.st_ino, told.st_size, *when, self._start
 
     @property
     def size(self) -> int | None:

@@ -20,6 +20,7 @@ import pathlib
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -114,6 +115,22 @@ def test_pieces_end_where_objects_do() -> None:
     items = list(raw.read(reader(content), len(content)))
 
     assert [item.offset for item in items] == [0, 4 * units.MIB, 8 * units.MIB]
+
+
+def test_a_file_that_got_other_bytes_is_another_one(tmp_path: pathlib.Path) -> None:
+    """Also where its inode, its size and its mtime are the same: what cp -p leaves."""
+    path = tmp_path / 'image'
+    path.write_bytes(b'one')
+    with io.FileIO(path) as file:
+        before, told = stream.Reader(file, 'image', False).identity(), path.stat()
+        # The clock of a file system is coarse.
+        time.sleep(0.05)
+        path.write_bytes(b'two')
+        os.utime(path, ns=(told.st_atime_ns, told.st_mtime_ns))
+        after = stream.Reader(file, 'image', False).identity()
+
+    assert path.stat().st_mtime_ns == told.st_mtime_ns
+    assert before != after
 
 
 class TestWhatStdoutMayBe:
