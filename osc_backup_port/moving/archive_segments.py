@@ -19,6 +19,7 @@ them.  Extents go by in ascending order, so that nothing before that record is m
 What no note tells of, or is not as it was noted, is written anew.
 """
 
+import collections
 import contextlib
 import logging
 from collections.abc import Generator, Iterable, Iterator
@@ -68,6 +69,8 @@ class SegmentWriter(endpoints.Writing):
     def write(self, items: Iterable[model.Item]) -> None:
         """Write segments.  When it returns, or raises, no thread writes any more."""
         if self._is_complete:
+            # Who compares them with what is there has to see them.
+            collections.deque(items, maxlen=0)
             return
         first = len(self.segments)
         size = manifest.segment_size(self._increment.size)

@@ -103,6 +103,27 @@ def test_what_is_proven_is_not_written_again(
     check(chain, where)
 
 
+@pytest.mark.parametrize('verify', [True, False])
+def test_all_but_the_commit_is_proven(
+    chain: chains.Chain, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, verify: bool
+) -> None:
+    monkeypatch.setattr(archive_segments, '_PROOF_LENGTH', 1)
+    cinder = archives.with_metadata(chain)
+
+    class Dying(store.Folder):
+        def commit(self, path: str, key: str, content: bytes) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        archives.create(cinder, chain.cluster, Dying(tmp_path), [IDS[0]])
+    where = Recording(tmp_path)
+
+    archives.create(cinder, chain.cluster, where, [IDS[0]], verify=verify)
+
+    assert where.segments == []
+    check(chain, where)
+
+
 @pytest.mark.parametrize('level', [3, None])
 @pytest.mark.parametrize('proven', [True, False])
 def test_a_segment_that_rotted_is_written_anew(
