@@ -261,6 +261,8 @@ class _Chain:
         if self._receiver.has(step):
             LOG.info('%s: is there already.', step.point.where)
             step.state = State.PRESENT
+            # What was only on the way to it is no part of what follows.
+            self._seen = None
             return
         with self._chain.source.read(step, self._job.bounds) as reading:
             increment = reading.increment

@@ -737,6 +737,32 @@ def test_items_of_one_place_in_several_parts(
     assert (result.moved < 600_000) is dies
 
 
+def test_a_point_on_the_way_to_a_backup_that_is_there(cluster: fake_ceph.Cluster) -> None:
+    """What leads only to that one is no part of what is read back of the next."""
+    places = [
+        (chains.snapshot(0), model.Data(0, b'a' * 9000)),
+        ('by-hand', model.Data(0, b'b' * 9000)),
+        (chains.snapshot(1), model.Data(0, b'c' * 9000)),
+        (chains.snapshot(2), model.Data(4 * units.MIB, b'd' * 9000)),
+    ]
+
+    def export(count: int) -> io.FileIO:
+        increments, last = [], None
+        for name, item in places[:count]:
+            increments.append(model.Increment(last, name, SIZE, iter([item])))
+            last = name
+        increments.append(model.Increment(last, None, SIZE, iter(())))
+        file = chains.memory_file()
+        for piece in rbd_export.encode(model.ImageLayout(SIZE), count + 1, increments):
+            file.write(piece)
+        return file
+
+    chains.import_(cluster, chains.backup(1), export(3), format='rbd', verify=True)
+    chains.import_(cluster, chains.backup(2), export(4), format='rbd', verify=True)
+
+    assert contents(cluster)[chains.snapshot(2)][0][:1] == b'c'
+
+
 class TestASizeThatIsNoWholeNumberOfGib:
     """``cinder manage`` takes images of any size; the record says the GiB rounded up."""
 
