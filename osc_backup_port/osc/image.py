@@ -150,10 +150,12 @@ class ExportBackupImage(base.ColumnsBesideData, _ImageCommand):
             chain = _only_chain(planned)
             if parsed_args.dry_run:
                 copy.estimate(planned)
-                return _planned_export(chain, image_format)
-            copy.run(planned, sink, transfer_options.job(parsed_args, shown, is_alone=True))
+            else:
+                copy.run(planned, sink, transfer_options.job(parsed_args, shown, is_alone=True))
             for error in planned.errors():
                 raise error
+            if parsed_args.dry_run:
+                return _planned_export(chain, image_format)
             step = chain.steps[-1]
             content = chain.source.volume_metadata(step.point)
             metadata = _write_volume_metadata(parsed_args, backup.id, content, pool.name)

@@ -265,6 +265,13 @@ class TestExport:
         assert 'Input/output error' in message
         assert list(tmp_path.iterdir()) == []
 
+    def test_a_plan_of_what_cannot_be_read(self, shell: Shell, chain: chains.Chain) -> None:
+        shell.cluster.hook = lambda what: 5 if what.startswith('diff_iterate') else 0
+
+        message = shell.fail(image.ExportBackupImage, IDS[1], '--dry-run')
+
+        assert BASE in message
+
     def test_an_unknown_format(self, shell: Shell, chain: chains.Chain) -> None:
         with pytest.raises(SystemExit):
             shell.run(image.ExportBackupImage, IDS[1], '--format', 'vmdk')
