@@ -87,6 +87,8 @@ class Sink(endpoints.Sink):
                 planned.add(chain.missing[0], self._obstacles[chain.name])
             if chain.error:
                 chain.fail(chain.error, State.LEFT_OUT)
+
+    def check_room(self, planned: plan.Plan) -> None:
         planned.records.obstacles += self._check_space(planned)
 
     def _check_metadata(

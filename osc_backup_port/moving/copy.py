@@ -61,6 +61,7 @@ def plan(
     planned.chains = [chain for chain in planned.chains if chain.steps]
     sink.check(planned)
     sink.plan_records(planned)
+    sink.check_room(planned)
     for one in planned.chains:
         LOG.info('Image %s: %d of %d backups to move.', one.name, len(one.missing), len(one.steps))
     for found in planned.errors():

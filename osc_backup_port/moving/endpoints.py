@@ -242,6 +242,12 @@ class Sink(abc.ABC):
     def plan_records(self, planned: plan.Plan) -> None:
         """Plan the records of all in whose way nothing stands, where records are imported."""
 
+    def check_room(self, planned: plan.Plan) -> None:
+        """See that there is room for all that is known by now to come; what stays out needs none.
+
+        What stands in the way is an obstacle to all.
+        """
+
     def check_next(self, planned: plan.Plan, step: plan.Step) -> None:
         """See that nothing stands in the way of a step, before its data is read.
 

@@ -274,6 +274,9 @@ class FaultySink(endpoints.Sink):
     def plan_records(self, planned: plan.Plan) -> None:
         self._sink.plan_records(planned)
 
+    def check_room(self, planned: plan.Plan) -> None:
+        self._sink.check_room(planned)
+
     def check_next(self, planned: plan.Plan, step: plan.Step) -> None:
         self._fault.step()
         self._sink.check_next(planned, step)

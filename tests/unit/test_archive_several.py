@@ -362,3 +362,23 @@ def test_a_record_of_a_stream_is_planned_once(
     assert sorted(there.asked) == sorted([*FIRST, *SECOND])
     dependents = [there.export_record(key).num_dependent_backups for key in (*FIRST, *SECOND)]
     assert dependents == [1, 1, 0, 1, 0]
+
+
+def test_a_chain_that_stays_out_needs_no_room(
+    archive: pathlib.Path, target: fake_ceph.Cluster
+) -> None:
+    """Its record is refused, and the other has just the room that it needs."""
+    there, where = FakeCinder(), store.Folder(archive)
+    there.leave_placeholder(IDS[0])
+    images = {image.name: image for image in catalog.read(where).images}
+    target.free = sum(
+        segment.raw_size
+        for backup in images[OTHER].backups
+        for segment in backup.increment.segments
+    )
+
+    planned = archives.import_all(there, target, where)
+
+    assert [step.state for step in planned.steps if step.point.id in SECOND] == [State.DONE] * 2
+    assert not any('has room for' in str(error) for error in planned.errors())
+    assert list(target.images) == [OTHER]
