@@ -167,7 +167,7 @@ def _columns(planned: 'plan.Plan') -> Columns:
         (
             *steps.backup(step),
             'full' if step.point.record and step.point.record.parent_id is None else 'incremental',
-            'failed' if step.error else steps.data(step, 'migrated'),
+            steps.data(step, 'migrated'),
             step.record_step.result if step.record_step else '-',
             step.moved or step.estimate,
         )

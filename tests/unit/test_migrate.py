@@ -20,6 +20,7 @@ import pytest
 from osc_backup_port import errors, model
 from osc_backup_port.moving import cluster_sink, cluster_source, copy, image_session, job, plan
 from osc_backup_port.moving.plan import State
+from osc_backup_port.osc import migrate
 from osc_backup_port.records import import_records, rewriting, wanted_records
 from tests.fakes import ceph as fake_ceph
 from tests.unit import archives, chains
@@ -285,3 +286,19 @@ def test_keys_are_mapped_in_the_metadata_too(clouds: Clouds) -> None:
         'encryption_key_id': 'new',
         'volume_type_id': 'kind',
     }
+
+
+@pytest.mark.parametrize('is_there', [True, False])
+def test_the_rows_of_a_chain_whose_record_is_refused(clouds: Clouds, is_there: bool) -> None:
+    """Its data is what it was before; nothing was tried, so nothing has failed."""
+    if is_there:
+        clouds.migrate(1)
+        clouds.target_cinder.rows.clear()
+    clouds.target_cinder.leave_placeholder(chains.IDS[0])
+
+    planned, _sink = clouds.look(1)
+
+    headings, rows = migrate._columns(planned)
+    images = [row[headings.index('Image')] for row in rows]
+    assert images == ['already there' if is_there else 'not migrated'] * 2
+    assert planned.is_blocked
