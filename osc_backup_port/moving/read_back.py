@@ -104,7 +104,12 @@ class Witness:
         """
         data = sorted(self._data())
         shown.begin('Reading back', sum(length for _start, length, _crc in data))
-        offset = _first_difference(data, _cut_as(data, items), shown)
+        covered = ranges.Ranges()
+        offset = _first_difference(data, _cut_as(data, _covering(covered, items)), shown)
+        if offset is None and not self._from_nothing:
+            # Where a zero is lost, what was there before comes back.
+            lost = (low for start, end in self._zeros for low, _high in covered.gaps(start, end))
+            offset = next(lost, None)
         return None if offset is None else differs(where, offset)
 
     def _expected_holes(self, image: ceph_image.Image) -> Iterator[model.Extent]:
@@ -159,6 +164,13 @@ def _cut_as(data: list[tuple[int, int, int]], items: Iterable[model.Item]) -> It
             if is_inside or (isinstance(piece, model.Data) and not zeros.is_zero(piece.data)):
                 yield piece
             at = stop
+
+
+def _covering(covered: ranges.Ranges, items: Iterable[model.Item]) -> Iterator[model.Item]:
+    """Hand on all items, and note where they are."""
+    for item in items:
+        covered.add(item.offset, item.offset + item.length)
+        yield item
 
 
 def _crc(piece: model.Item, crc: int) -> int:

@@ -74,3 +74,27 @@ def test_data_where_there_should_be_a_hole_is_found(
 
 def test_what_is_missing_is_found(cluster: fake_ceph.Cluster) -> None:
     assert 'at offset' in str(compare(cluster, items()[:3]))
+
+
+@pytest.mark.parametrize(
+    ('from_nothing', 'kept', 'is_good'),
+    [
+        (False, [], False),
+        (False, [model.Zero(8192, 4096)], False),
+        (False, [model.Zero(4096, 8192)], True),
+        (False, [model.Zero(4096, 4096), model.Data(8192, bytes(4096))], True),
+        (True, [], True),
+    ],
+)
+def test_zeros_of_an_increment_have_to_be_there_too(
+    from_nothing: bool, kept: list[model.Item], is_good: bool
+) -> None:
+    """Without them, what the point before had there comes back."""
+    witness = read_back.Witness(from_nothing)
+    data = model.Data(20_000, b'data')
+    list(witness.watch(iter([model.Zero(4096, 8192), data])))
+
+    found = witness.compare_items('the file', iter([*kept, data]), progress.Silent())
+
+    assert (found is None) is is_good
+    assert is_good or 'at offset 4096' in str(found)
