@@ -290,8 +290,12 @@ class _Chain:
             f'; goes on at mark {writing.first}' if writing.first else '',
         )
         self._extents = 0
+        if self._job.verify and self._seen is None:
+            # What has no point of its own is compared together with what follows it.
+            self._seen = read_back.Witness(increment.from_snap is None)
+        witness = self._seen if self._receiver.needs_witness(reading) else None
         # What an earlier run wrote is compared as well, so it is read again.
-        first = 0 if self._job.verify else writing.first
+        first = 0 if witness else writing.first
         with contextlib.closing(reading.parts(first, writing.in_parts)) as parts:
             before: endpoints.Part | None = None
             for part in parts:
@@ -299,26 +303,13 @@ class _Chain:
                 if before is not None and writing.in_parts and before.end > writing.first:
                     writing.note(before.end)
                 before = part
-                items = self._until_stopped(self._watched(increment, part.items))
+                items = self._until_stopped(witness.watch(part.items) if witness else part.items)
                 if part.end <= writing.first:
                     collections.deque(items, maxlen=0)
                     continue
                 if first < writing.first and reading.seeks:
                     items = _behind(writing.first, items)
                 writing.write(items)
-
-    def _watched(
-        self, increment: model.Increment, items: Iterator[model.Item]
-    ) -> Iterator[model.Item]:
-        """Remember the items, if they are to be compared.
-
-        What has no point of its own is compared together with what follows it.
-        """
-        if not self._job.verify:
-            return items
-        if self._seen is None:
-            self._seen = read_back.Witness(increment.from_snap is None)
-        return self._seen.watch(items)
 
     def _verify(self, step: plans.Step, reading: endpoints.Reading) -> None:
         """Compare what was written with what came in.

@@ -148,6 +148,10 @@ class Session(endpoints.Receiver):
             return json.dumps({'source': self._source.identity})
         return None
 
+    def needs_witness(self, reading: endpoints.Reading) -> bool:
+        # Two images are read side by side.
+        return reading.image is None
+
     def compare(
         self, step: plan.Step, reading: endpoints.Reading, seen: read_back.Witness
     ) -> errors.PortError | None:

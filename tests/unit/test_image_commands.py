@@ -266,7 +266,8 @@ class TestExport:
         assert list(tmp_path.iterdir()) == []
 
     def test_a_plan_of_what_cannot_be_read(self, shell: Shell, chain: chains.Chain) -> None:
-        shell.cluster.hook = lambda what: 5 if what.startswith('diff_iterate') else 0
+        asked = ('diff_iterate', 'execute rbd_object_map')
+        shell.cluster.hook = lambda what: 5 if what.startswith(asked) else 0
 
         message = shell.fail(image.ExportBackupImage, IDS[1], '--dry-run')
 

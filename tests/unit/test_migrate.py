@@ -18,7 +18,15 @@ import json
 import pytest
 
 from osc_backup_port import errors, model
-from osc_backup_port.moving import cluster_sink, cluster_source, copy, image_session, job, plan
+from osc_backup_port.moving import (
+    cluster_sink,
+    cluster_source,
+    copy,
+    image_session,
+    job,
+    plan,
+    read_back,
+)
 from osc_backup_port.moving.plan import State
 from osc_backup_port.osc import migrate
 from osc_backup_port.records import import_records, rewriting, wanted_records
@@ -246,6 +254,19 @@ def test_what_differs_is_found(clouds: Clouds, monkeypatch: pytest.MonkeyPatch) 
     assert not clouds.target.images
     with pytest.raises(errors.NotFound):
         clouds.target_cinder.get(chains.IDS[0])
+
+
+def test_nothing_is_remembered_where_two_images_are_compared(
+    clouds: Clouds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would take memory for each piece of both chains that are under way."""
+    watched: list[object] = []
+    monkeypatch.setattr(read_back.Witness, 'watch', lambda self, items: watched.append(items))
+
+    steps = clouds.migrate(2)
+
+    assert {step.state for step in steps} == {State.DONE}
+    assert watched == []
 
 
 def test_the_chain_is_looked_up_from_any_of_its_backups(clouds: Clouds) -> None:
