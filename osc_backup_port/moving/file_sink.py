@@ -74,8 +74,7 @@ class _Receiver(endpoints.Receiver):
 
     def begin(self, step: plan.Step, reading: endpoints.Reading) -> '_Writing':
         self._begun += 1
-        if self._begun == 1:
-            _check_room(self._writer, reading)
+        _check_room(self._writer, reading)
         if self._begun > self._expected:
             # A format that says how many come has said so by now.
             raise errors.InvalidInput(

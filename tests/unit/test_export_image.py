@@ -233,3 +233,17 @@ def test_lost_object_maps_change_no_byte(
         content = target.dump_image(chains.BASE)['snapshots'][chains.snapshot(2)][1]
         assert content == chain.contents[2]
         target.close()
+
+
+@pytest.mark.parametrize('points', [0, 1, 2])
+def test_room_is_asked_for_each_point(
+    chain: chains.Chain, monkeypatch: pytest.MonkeyPatch, points: int
+) -> None:
+    """The first point of a chain may be the smallest."""
+    free = iter([SIZE] * points + [4096] * 3)
+    monkeypatch.setattr(stream.Writer, 'free', lambda self: next(free))
+
+    with pytest.raises(errors.Conflict, match='there is room for 4.0 KiB'):
+        chains.export(chain, 2, 'rbd')
+
+    assert len(list(free)) == 2
