@@ -16,7 +16,8 @@ librbd kills the process, now and then, when an image is closed soon after it wa
 opened or refreshed: it tells the caller that it is done, and locks the state of the
 image once more afterwards.  Where that thread has to wait for a processor, the image
 may be closed, and its memory given back, before.  Nothing tells when the thread is
-through, so images are closed some time after their last use.  Whoever only reads need
+through, so images are closed some time after they were opened, and those that are open to
+write, which librbd refreshes when it likes, after their last use.  Whoever only reads need
 not wait for that: the image is put aside, and closed later.  Whoever writes need not, either,
 as long as a lock keeps others out: the image rests while other things are done.
 """
@@ -26,7 +27,8 @@ import contextlib
 import time
 from typing import Any
 
-#: Seconds that an image has to be left alone before it is closed.
+#: Seconds that an image has to be left alone before it is closed: it is not opened,
+#: refreshed, or set to a snapshot.
 REST = 0.3
 #: Images that are put aside, at most; each takes some 100 KiB.
 _MOST = 32
@@ -38,20 +40,20 @@ _FRESH = 1.0
 class Handle:
     """One image, as it is now, or at a snapshot."""
 
-    __slots__ = ('image', 'is_resting', 'is_writable', 'name', 'opened', 'snapshot', 'used')
+    __slots__ = ('image', 'is_writable', 'name', 'opened', 'snapshot', 'touched')
 
     def __init__(self, name: str, is_writable: bool) -> None:
         self.name = name
         self.snapshot: str | None = None
         self.is_writable = is_writable
-        self.is_resting = False
         #: None until it is open.
         self.image: Any = None
-        self.opened = self.used = time.monotonic()
+        self.opened = self.touched = time.monotonic()
 
     def go_to(self, snapshot: str) -> None:
         self.image.set_snap(snapshot)
         self.snapshot = snapshot
+        self.touched = time.monotonic()
 
     def is_fresh(self, name: str) -> bool:
         """Tell whether it is of that image, and knows its snapshots as they are now."""
@@ -61,7 +63,7 @@ class Handle:
         """Close it, after the time that it has to be left alone."""
         if self.image is None:
             return
-        rest = self.used + REST - time.monotonic()
+        rest = self.touched + REST - time.monotonic()
         if rest > 0:
             time.sleep(rest)
         self.image.close()
@@ -79,6 +81,8 @@ class Handles:
         self._rbd = rbd
         self._aside: collections.deque[Handle] = collections.deque()
         self._writable: list[Handle] = []
+        #: Those of them that were given back.
+        self._resting: list[Handle] = []
 
     def open(self, name: str, is_writable: bool) -> Handle:
         """Open an image, which is there; raises the errors of librbd."""
@@ -92,7 +96,7 @@ class Handles:
             if is_writable:
                 self._writable.remove(handle)
             raise
-        handle.opened = time.monotonic()
+        handle.opened = handle.touched = time.monotonic()
         return handle
 
     def take(self, name: str, snapshot: str) -> Handle | None:
@@ -119,11 +123,17 @@ class Handles:
 
     def take_writable(self, name: str) -> Handle | None:
         """Return an image that is open to write, if it rests."""
-        for handle in list(self._writable):
-            if handle.is_resting and handle.name == name:
-                handle.is_resting = False
+        for handle in list(self._resting):
+            if handle.name == name and self._ends_to_rest(handle):
                 return handle
         return None
+
+    def _ends_to_rest(self, handle: Handle) -> bool:
+        """Tell whether it rested until now; another thread may have taken it."""
+        with contextlib.suppress(ValueError):
+            self._resting.remove(handle)
+            return True
+        return False
 
     def give_back(self, handle: Handle, may_rest: bool = False) -> None:
         """Take an image that is not used any more.
@@ -131,18 +141,20 @@ class Handles:
         :param may_rest: one that was written to need not be closed on return:
             :meth:`close_resting` is called before anybody else may write to it
         """
-        handle.used = time.monotonic()
         if not handle.is_writable:
             self._put_aside(handle)
-        elif may_rest and handle in self._writable:
-            handle.is_resting = True
+            return
+        handle.touched = time.monotonic()
+        if may_rest and handle in self._writable:
+            self._resting.append(handle)
         else:
             self._close_writable(handle)
 
     def close_resting(self) -> None:
         """Close what was given back and may be written to."""
-        for handle in [handle for handle in self._writable if handle.is_resting]:
-            self._close_writable(handle)
+        for handle in list(self._resting):
+            if self._ends_to_rest(handle):
+                self._close_writable(handle)
 
     def rename(self, name: str, new_name: str) -> None:
         """Know an image by its new name; what is open of it to read is not used any more."""
@@ -151,7 +163,6 @@ class Handles:
                 handle.name = new_name if handle.is_writable else ''
 
     def _put_aside(self, handle: Handle) -> None:
-        handle.used = time.monotonic()
         self._aside.append(handle)
         self._close_oldest(_MOST)
 
@@ -179,6 +190,7 @@ class Handles:
         """Close it and forget it, also if the cluster is lost; but not if a signal came before."""
         if handle not in self._writable:
             return
+        self._ends_to_rest(handle)
         try:
             handle.close()
         except self._rbd.Error:

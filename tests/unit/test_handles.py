@@ -86,3 +86,24 @@ def test_an_image_just_opened_shows_its_other_snapshots_too() -> None:
     # One that is not among its snapshots may be new.
     assert asked.count('open') == 2
     cluster.close()
+
+
+def test_what_was_read_rests_from_its_opening(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not from its last use: reading is over when it was read."""
+    cluster, clock, slept = fake_ceph.Cluster(), [1000.0], [0.0]
+    pool = cluster.pool()
+    pool.create(IMAGE, model.ImageLayout(1 << 20))
+    monkeypatch.setattr(handles, 'REST', 0.3)
+    monkeypatch.setattr(handles.time, 'monotonic', lambda: clock[0])
+    monkeypatch.setattr(handles.time, 'sleep', slept.append)
+
+    with pool.open(IMAGE, writable=True):
+        clock[0] += 10
+    assert slept.pop() == pytest.approx(0.3)
+    for seconds, rest in ((0.1, 0.2), (10, 0.0)):
+        with pool.open(IMAGE):
+            clock[0] += seconds
+        pool._handles._close_oldest(0)
+        assert slept[-1] == pytest.approx(rest)
+        slept[:] = [0.0]
+    cluster.close()
