@@ -161,6 +161,8 @@ class Handles:
         for handle in [*self._writable, *self._aside]:
             if handle.name == name:
                 handle.name = new_name if handle.is_writable else ''
+                # What is open to write has carried it out, and looked at the image anew.
+                handle.touched = time.monotonic()
 
     def _put_aside(self, handle: Handle) -> None:
         self._aside.append(handle)

@@ -357,7 +357,7 @@ class Pool:
     def rename(self, name: str, new_name: str) -> None:
         """Give an image another name.
 
-        It may rest meanwhile, before it is closed.
+        It may be open to write, and rest: then librbd lets that image carry it out.
 
         :raises Conflict: there is one of that name
         """

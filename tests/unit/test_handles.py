@@ -107,3 +107,20 @@ def test_what_was_read_rests_from_its_opening(monkeypatch: pytest.MonkeyPatch) -
         assert slept[-1] == pytest.approx(rest)
         slept[:] = [0.0]
     cluster.close()
+
+
+def test_a_rename_lets_the_rest_begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """librbd has the image that is open carry it out, which is refreshed for it."""
+    cluster, slept = fake_ceph.Cluster(), [0.0]
+    pool = cluster.pool()
+    pool.create(IMAGE, model.ImageLayout(1 << 20))
+    with pool.lock(IMAGE):
+        with pool.open(IMAGE, writable=True):
+            pass
+        monkeypatch.setattr(handles, 'REST', 0.3)
+        monkeypatch.setattr(handles.time, 'sleep', slept.append)
+        [handle] = pool._handles._resting
+        handle.touched -= 10
+        pool.rename(IMAGE, 'volume-1.backup.2')
+    assert 0.1 < slept[-1] <= 0.3
+    cluster.close()
