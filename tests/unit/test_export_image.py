@@ -243,7 +243,7 @@ def test_room_is_asked_for_each_point(
     free = iter([SIZE] * points + [4096] * 3)
     monkeypatch.setattr(stream.Writer, 'free', lambda self: next(free))
 
-    with pytest.raises(errors.Conflict, match='there is room for 4.0 KiB'):
+    with pytest.raises(errors.Conflict, match=r'there is room for 4.0 KiB'):
         chains.export(chain, 2, 'rbd')
 
     assert len(list(free)) == 2
