@@ -23,7 +23,7 @@ import logging
 import threading
 from collections.abc import Iterable, Iterator
 
-from osc_backup_port import errors, model, workers
+from osc_backup_port import errors, model, progress, workers
 from osc_backup_port.moving import endpoints, read_back
 from osc_backup_port.moving import job as job_module
 from osc_backup_port.moving import plan as plans
@@ -144,10 +144,12 @@ class _Mover:
     def __init__(self, sink: endpoints.Sink, job: job_module.Job, side: int = 1) -> None:
         self._sink = sink
         self._pace = job.pace
-        self._job = dataclasses.replace(job, bounds=job.bounds.shared_by(side))
         # One line cannot show the steps of several chains.
         self._is_alone = side == 1
         self.stop = threading.Event()
+        shown = job.shown if self._is_alone else _Stoppable(job.shown, self.stop)
+        bounds = job.bounds.shared_by(side)
+        self._job = dataclasses.replace(job, bounds=bounds, shown=shown)
 
     def move(self, chain: plans.ChainPlan) -> None:
         """Move one chain that was planned; an error goes to its steps.
@@ -209,6 +211,22 @@ class _Mover:
                 LOG.info('Image %s: ends early: %s', chain.name, error.in_one_line())
                 planned.failures.append((None, error))
                 chain.steps = [step for step in chain.steps if step.state is not State.TO_DO]
+
+
+class _Stoppable:
+    """Ends what tells how far it is: also reading back, which may take hours."""
+
+    def __init__(self, shown: progress.Progress, stop: threading.Event) -> None:
+        self._shown = shown
+        self._stop = stop
+        self.begin = shown.begin
+        self.say = shown.say
+
+    def advance(self, moved: int, skipped: int = 0) -> None:
+        """:raises Interrupted: all is to end"""
+        if self._stop.is_set():
+            raise errors.Interrupted('Stopped.')
+        self._shown.advance(moved, skipped)
 
 
 class _Chain:

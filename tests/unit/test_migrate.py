@@ -18,6 +18,7 @@ import json
 import pytest
 
 from osc_backup_port import errors, model
+from osc_backup_port.ceph import compare_images
 from osc_backup_port.moving import (
     cluster_sink,
     cluster_source,
@@ -267,6 +268,28 @@ def test_nothing_is_remembered_where_two_images_are_compared(
 
     assert {step.state for step in steps} == {State.DONE}
     assert watched == []
+
+
+def test_reading_back_ends_when_all_is_to_end(
+    clouds: Clouds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Side by side, the signal comes to another thread than the one that reads for hours."""
+    planned, sink = clouds.look(0)
+    mover = copy._Mover(sink, job.Job(verify=True), side=2)
+    read: list[object] = []
+    compare = compare_images.compare
+
+    def stopped_in_it(*arguments: object) -> object:
+        mover.stop.set()
+        read.append(compare(*arguments))  # type: ignore[arg-type]
+        return read[-1]
+
+    monkeypatch.setattr(compare_images, 'compare', stopped_in_it)
+
+    with pytest.raises(errors.Interrupted):
+        mover.move(planned.chains[0])
+
+    assert read == []
 
 
 def test_the_chain_is_looked_up_from_any_of_its_backups(clouds: Clouds) -> None:
