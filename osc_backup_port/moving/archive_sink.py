@@ -71,6 +71,8 @@ class Sink(endpoints.Sink):
         for step in chain.steps:
             if step.point.id in archived:
                 self._check_same(archived[step.point.id], step.point)
+                # The pool may not have any more what it starts from.
+                step.start = archived[step.point.id].increment.from_snap
         started = _unfinished(there)
         present = (step.point.id for step in chain.steps if not step.is_missing)
         chain.has_leftovers = any(backup_id in started for backup_id in present)

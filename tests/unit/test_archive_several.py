@@ -382,3 +382,18 @@ def test_a_chain_that_stays_out_needs_no_room(
     assert [step.state for step in planned.steps if step.point.id in SECOND] == [State.DONE] * 2
     assert not any('has room for' in str(error) for error in planned.errors())
     assert list(target.images) == [OTHER]
+
+
+def test_what_is_archived_is_told_as_it_is_there(
+    cinder: FakeCinder, cluster: fake_ceph.Cluster, archive: pathlib.Path
+) -> None:
+    """Also where the pool has no longer what the increment starts from."""
+    image, alone = cluster.images[OTHER], cinder.rows[IDS[4]]
+    assert alone.record is not None
+    alone.record = alone.record.with_changes(parent_id=None)
+    image.snapshots[:] = [one for one in image.snapshots if one.name != chains.snapshot(3)]
+
+    [step] = archives.create(cinder, cluster, store.Folder(archive), [IDS[4]])
+
+    assert step.state is State.PRESENT
+    assert step.start == chains.snapshot(3)
