@@ -138,3 +138,39 @@ def test_what_a_killed_run_wrote_is_read_back_too(
         chains.snapshot(number): content for number, content in enumerate(chain.contents)
     }
     assert set(there.rows) == set(IDS[:3])
+
+
+@pytest.mark.xfail(
+    strict=True, reason='a point counts from its commit on, which comes before it is read back'
+)
+def test_a_run_that_is_killed_while_it_reads_back(
+    chain: chains.Chain,
+    target: fake_ceph.Cluster,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What was not compared then has to be compared by the next run."""
+
+    class Killed(BaseException):
+        pass
+
+    def die(*_arguments: object) -> None:
+        target.hook = lambda what: 5
+        raise Killed
+
+    where, write = store.Folder(tmp_path), rbd.Image.aio_write
+    archives.create(archives.with_metadata(chain), chain.cluster, where, [IDS[0]])
+
+    def aio_write(self: rbd.Image, data: bytes, offset: int, *more: Any) -> Any:
+        return write(self, bytes(len(data)), offset, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rbd.Image, 'aio_write', aio_write)
+        patch.setattr(image_session.Session, 'compare', die)
+        with pytest.raises(Killed):
+            archives.import_(FakeCinder(), target, where, verify=True)
+    target.hook = lambda what: 0
+    target.forget_clients()
+
+    with pytest.raises(errors.InvalidInput, match='does not read as what was written'):
+        archives.import_(FakeCinder(), target, where, verify=True)
