@@ -117,11 +117,13 @@ class ChainWriter:
         """
         if snapshot is not None:
             self._lock.check()
+            # Behind the snapshot librbd would ask six questions for it.
+            size = self._image.size()
             self._image.create_snapshot(snapshot)
             self._made.append(snapshot)
             # Its id is not known, but that it is larger than all others.
             number = self._snapshots[-1].id + 1 if self._snapshots else 0
-            self._snapshots.append(model.Snapshot(number, snapshot, self._image.size()))
+            self._snapshots.append(model.Snapshot(number, snapshot, size))
         self._point = snapshot or point
         if self._track is not None:
             self._track.finish()
