@@ -61,6 +61,7 @@ class ChainWriter:
         self._snapshots = sorted(snapshots or ())
         self._point: str | None = None  # the snapshot that HEAD is known to equal
         self._made: list[str] = []
+        self._known_size: int | None = None
         self._track: metering.Track | None = None
 
     def snapshot_of(self, backup_id: str | None) -> model.Snapshot | None:
@@ -117,8 +118,7 @@ class ChainWriter:
         """
         if snapshot is not None:
             self._lock.check()
-            # Behind the snapshot librbd would ask six questions for it.
-            size = self._image.size()
+            size = self._size()
             self._image.create_snapshot(snapshot)
             self._made.append(snapshot)
             # Its id is not known, but that it is larger than all others.
@@ -151,8 +151,9 @@ class ChainWriter:
         self._is_empty = False
         self._point = None
         self._lock.check()
-        if self._image.size() != size:
+        if self._size() != size:
             self._image.resize(size)
+            self._known_size = size
 
         self._track = track = metering.Track(self._meter, size)
 
@@ -161,6 +162,16 @@ class ChainWriter:
             writing.write_items(self._image, self._while_locked(wanted(metered)), self._bounds)
 
         return write
+
+    def _size(self) -> int:
+        """Return the size of HEAD, which nobody else changes.
+
+        librbd is asked once: behind each snapshot it would refresh the image for that, with six
+        questions.
+        """
+        if self._known_size is None:
+            self._known_size = self._image.size()
+        return self._known_size
 
     def _while_locked(self, items: Iterable[model.Item]) -> Iterator[model.Item]:
         for item in items:
@@ -187,6 +198,7 @@ class ChainWriter:
         if start.name != self._point and heads.differs(self._image, start):
             self._lock.check()
             self._image.roll_back(start.name)
+            self._known_size = start.size
         self._point = start.name
 
     def _point_of(self, name: str | None) -> model.Snapshot | None:
