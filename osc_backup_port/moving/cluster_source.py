@@ -116,15 +116,16 @@ class Source(endpoints.Source):
         first = in_order[0].record
         name = None if self._single else ceph_driver.image_for(first.volume_id, source)
         name = name or ceph_driver.own_image(first)
+        head = _head_layout(self._pool, in_order[0].location)
         points = []
         for one in in_order:
             item = one.record
             if self._single:
                 item = item.with_changes(parent_id=None)
             item = item.with_changes(num_dependent_backups=children.get(item.id, 0))
-            points.append(_point(self._pool, ceph_driver.in_image(item, name), one.location))
+            points.append(_point(ceph_driver.in_image(item, name), one.location, head))
         unknown = () if self._single else tuple(self._unknown(snapshots, points))
-        return Chain(self._pool, name, source, tuple(points), snapshots, unknown)
+        return Chain(self._pool, name, source, tuple(points), snapshots, unknown, head)
 
     def _unknown(
         self,
@@ -177,7 +178,8 @@ class OneBackup(endpoints.Source):
         if self._from_backup:
             _check_base(place, self._backup.id, self._from_backup)
         last = place.snapshot
-        points = [_point(self._pool, self._backup, place)]
+        head = _head_layout(self._pool, place)
+        points = [_point(self._backup, place, head)]
         if self._with_chain and last is not None:
             points[:0] = [
                 plan.Point(ceph_driver.backup_of_snapshot(one.name) or '', one.name, one.size)
@@ -185,7 +187,7 @@ class OneBackup(endpoints.Source):
                 if one.id < last.id
             ]
         name = place.image
-        return [Chain(self._pool, name, name, tuple(points), place.chain)]
+        return [Chain(self._pool, name, name, tuple(points), place.chain, (), head)]
 
 
 def _check_base(place: locating.Location, backup_id: str, from_backup: str) -> None:
@@ -216,13 +218,19 @@ class _Located(typing.NamedTuple):
         return self.location.snapshot.id if self.location.snapshot else 0
 
 
+def _head_layout(pool: ceph_pool.Pool, location: locating.Location) -> model.ImageLayout | None:
+    """Return the layout of an image that holds one backup and has no snapshot of it."""
+    if location.snapshot is not None:
+        return None
+    with pool.open(location.image) as image:
+        return image.layout()
+
+
 def _point(
-    pool: ceph_pool.Pool, item: record.BackupRecord, location: locating.Location
+    item: record.BackupRecord, location: locating.Location, head: model.ImageLayout | None
 ) -> plan.Point:
-    where = f'Backup {item.id}'
+    where, size = f'Backup {item.id}', head.size if head else 0
     if location.snapshot is None:
-        with pool.open(location.image) as image:
-            size = image.size()
         return plan.Point(item.id, ceph_driver.new_snapshot(item), size, item, where, True)
     return plan.Point(item.id, location.snapshot.name, location.snapshot.size, item, where)
 
@@ -235,6 +243,7 @@ class Chain(endpoints.SourceChain):
     :ivar image: what it is called in the pool
     :ivar snapshots: those of backups that are there
     :ivar unknown: those of backups that Cinder does not know any more
+    :ivar head_layout: of an image that holds one backup and no snapshot
     """
 
     pool: ceph_pool.Pool
@@ -243,6 +252,7 @@ class Chain(endpoints.SourceChain):
     points: tuple[plan.Point, ...]
     snapshots: tuple[model.Snapshot, ...]
     unknown: tuple[str, ...] = ()
+    head_layout: model.ImageLayout | None = None
 
     def steps(self, present: endpoints.Present) -> list[plan.Step]:
         """Return a step for each point, which starts from the newest that will be there."""
@@ -266,6 +276,8 @@ class Chain(endpoints.SourceChain):
         return steps
 
     def layout(self) -> model.ImageLayout:
+        if self.head_layout is not None:
+            return self.head_layout
         # It is opened there to be read, too, which is not asked for twice then.
         with self._open(self.points[0]) as image:
             return image.layout()

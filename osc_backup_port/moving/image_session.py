@@ -64,7 +64,7 @@ class Session(endpoints.Receiver):
     """Made by :func:`session`.
 
     :param is_ours: nobody else knows the image, so that its HEAD stays as a killed run left it
-    :param is_proven_late: only when all has come in is it known that any of it is right
+    :param noted: how far a killed run was
     """
 
     def __init__(
@@ -75,6 +75,7 @@ class Session(endpoints.Receiver):
         writer: chain_writer.ChainWriter,
         job: job_module.Job,
         is_ours: bool,
+        noted: str | None,
         source: endpoints.SourceChain,
     ) -> None:
         self._pool = pool
@@ -84,7 +85,7 @@ class Session(endpoints.Receiver):
         self._lock = lock
         self._writer = writer
         self._job = job
-        self._noted = image.note(_NOTE) if is_ours else None
+        self._noted = noted
         self.is_refused = False
 
     def has(self, step: plan.Step) -> bool:
@@ -218,7 +219,7 @@ def _there(
     with pool.open(name, writable=True) as image:
         snapshots = chain_writer.check_may_add(pool.name, image)
         writer = chain_writer.ChainWriter(image, name, lock, snapshots, meter, job.bounds)
-        opened = Session(pool, image, lock, writer, job, False, chain.source)
+        opened = Session(pool, image, lock, writer, job, False, None, chain.source)
         left = f'Image {name} may not be as its newest backup; the next run mends it.'
         # Cinder must never meet a HEAD that is not its newest backup.
         with chain_writer.undone_on_error(lock, left, opened.leave):
@@ -236,16 +237,19 @@ def _new(
 ) -> Iterator[Session]:
     name = chain.name
     part = ceph_driver.temporary_image(name)
-    fresh = not _is_usable(pool, part, chain.source)
+    left_behind = pool.snapshots(part)
+    fresh = left_behind is None or not _is_usable(pool, part, left_behind, chain.source)
     if fresh:
-        pool.remove(part)
+        if left_behind is not None:
+            pool.remove(part)
         pool.create(part, chain_writer.new_layout(chain.source.layout()))
     opened: Session | None = None
 
     def undo() -> None:
         is_new = opened is None and fresh
         is_refused = opened is not None and opened.is_refused
-        if is_new or is_refused or not _is_usable(pool, part, chain.source):
+        kept = pool.snapshots(part) or []
+        if is_new or is_refused or not _is_usable(pool, part, kept, chain.source):
             LOG.info('Image %s: is removed.', part)
             pool.remove(part)
 
@@ -258,18 +262,24 @@ def _new(
                 chain_writer.wait_until_alone(image)
                 snapshots = image.snapshots()
             writer = chain_writer.ChainWriter(image, name, lock, snapshots, meter, job.bounds)
-            opened = Session(pool, image, lock, writer, job, True, chain.source)
+            noted = None if fresh else image.note(_NOTE)
+            opened = Session(pool, image, lock, writer, job, True, noted, chain.source)
             yield opened
             opened.finish()
         lock.check()
         pool.rename(part, name)
 
 
-def _is_usable(pool: ceph_pool.Pool, part: str, source: endpoints.SourceChain) -> bool:
-    """Tell whether a run that was killed, and moved the same, left something."""
+def _is_usable(
+    pool: ceph_pool.Pool,
+    part: str,
+    snapshots: list[model.Snapshot],
+    source: endpoints.SourceChain,
+) -> bool:
+    """Tell whether what is there was left by a run that was killed, and moved the same."""
     note = pool.note(part, _NOTE)
     if note is None:
-        return not source.identity and bool(pool.snapshots(part))
+        return not source.identity and bool(snapshots)
     with contextlib.suppress(ValueError, TypeError, AttributeError):
         return bool(documents.read_json(note).get('source', '') == source.identity)
     return False
