@@ -13,7 +13,7 @@
 """What can be wrong with a backup pool, each under a code that stays.
 
 The codes are documented in doc/source/reference/image-check.rst, and are used by
-monitoring: a code is never given another meaning.
+monitoring: a code is never given another meaning.  A judge may use those in ``CODES`` only.
 """
 
 import dataclasses

@@ -60,9 +60,11 @@ class Reading(abc.ABC):
     """One increment that is being read.
 
     :ivar increment: where it starts and leads to; without items
-    :ivar identity: tells it from every other one; empty: nobody can go on with it later
+    :ivar identity: tells it from every other one; empty: no note is left, so that nobody can go
+        on behind a mark later
     :ivar seeks: a mark is an offset in the image, and reading can begin at any; else only at
-        one that :meth:`parts` gave
+        one that :meth:`parts` gave.  True only where an increment of these names and this size
+        always has the same items: an archive goes on with it without asking for the identity
     :ivar is_ordered: its items ascend; else they come in any order, each place once
     :ivar image: opened at the point that the increment leads to, where the source has images
     """
@@ -153,6 +155,8 @@ class SourceChain(abc.ABC):
 class Source(abc.ABC):
     """Where increments come from.
 
+    What it reads from is opened before, and closed after, by who makes it.
+
     :ivar place: what the log calls it
     :ivar side_by_side: how many chains may be read at the same time
     :ivar failures: what it cannot give, as far as it was looked at
@@ -219,7 +223,10 @@ class Receiver(abc.ABC):
         """Read back what was committed; return in what it differs from what came in."""
 
     def refuse(self) -> None:
-        """Take back all that this run did to the chain when the block ends."""
+        """Take back all that this run did to the chain when the block ends.
+
+        Not what is committed already, where the sink ``keeps_done``.
+        """
 
 
 class Sink(abc.ABC):
