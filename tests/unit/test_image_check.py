@@ -12,6 +12,7 @@
 
 """Every finding of ``image check``, out of a pool and records made to show it."""
 
+import ast
 import dataclasses
 import json
 import pathlib
@@ -29,6 +30,7 @@ from osc_backup_port.record import BackupRecord
 from tests.unit import records
 from tests.unit.records import ID, OTHER_ID, THIRD_ID, VOLUME_ID
 
+DOCTOR = pathlib.Path(findings.__file__).parent
 DOCUMENT = pathlib.Path(__file__).parents[2] / 'doc/source/reference/image-check.rst'
 
 OWN = f'volume-{VOLUME_ID}.backup.{ID}'
@@ -368,6 +370,19 @@ def test_it_is_found(case: str) -> None:
 def test_every_code_is_provoked() -> None:
     provoked = {code for _, _, expected in WRONG.values() for code, _ in expected}
     assert provoked == set(findings.CODES)
+
+
+def test_every_code_that_a_judge_names_is_known() -> None:
+    """It is looked up only when something is found."""
+    calls = [
+        node
+        for path in DOCTOR.glob('*.py')
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        if node.func.id == 'Finding' and isinstance(node.args[0], ast.Constant)
+    ]
+    assert len(calls) > len(findings.CODES) // 2
+    assert {call.args[0].value for call in calls} <= set(findings.CODES)  # type: ignore[attr-defined]
 
 
 def test_the_document_lists_exactly_the_codes() -> None:
