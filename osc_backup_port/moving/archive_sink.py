@@ -183,7 +183,9 @@ class _Receiver(endpoints.Receiver):
         path = self._path(step.point.id, number)
         # Until the commit it tells what is lost, and keeps out a run that is only believed dead.
         lost = self._committed(step.point.id)
-        self._clear(path, keep_data=reading.seeks)
+        # Only of the same increment, read from where the proven part ends.
+        goes_on = reading.seeks and bool(reading.identity)
+        self._clear(path, keep_data=goes_on)
         if not self._store.keeps_locks:
             self._store.create(f'{path}/{names.WRITER}', uuid.uuid4().hex.encode())
         raw_record = self._raw_record(step)
@@ -194,7 +196,7 @@ class _Receiver(endpoints.Receiver):
         writer = archive_segments.SegmentWriter(
             self._store, path, header, self._level, self._meter
         )
-        if reading.seeks:
+        if goes_on:
             writer.resume(self._path(step.point.id, left[-1]) if left else path)
         self._current = _Increment(
             step,

@@ -12,13 +12,15 @@
 
 """One suite over every pair of source and sink, with faults at every step."""
 
+import contextlib
 import dataclasses
 import io
 import pathlib
 import shutil
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -42,6 +44,7 @@ from osc_backup_port.moving import (
 )
 from osc_backup_port.moving.plan import State
 from osc_backup_port.records import wanted_records
+from osc_backup_port.transfer import limits
 from tests.fakes import ceph as fake_ceph
 from tests.fakes import endpoint
 from tests.unit import archives, chains
@@ -425,3 +428,29 @@ def test_what_a_dead_run_left_in_an_archive_is_no_part_of_another(
         where.put(f'{folder}/{names.segment(number, False)}', b'of a dead run')
     move(first.source(), second.sink())
     assert archives.is_good(where)
+
+
+def test_a_source_without_identity_begins_anew(
+    original: Original, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may hold something else by now than what a dead run has read of it."""
+    monkeypatch.setattr('osc_backup_port.moving.archive_segments._PROOF_LENGTH', 1)
+    monkeypatch.setattr('osc_backup_port.archive.manifest.SEGMENT_SIZE', 10_000)
+    backups, place = original[0][:1], Folder(tmp_path)
+    named = endpoint.Chain.read
+
+    @contextlib.contextmanager
+    def nameless(self: Any, step: plan.Step, bounds: limits.Limits) -> Iterator[Any]:
+        with named(self, step, bounds) as reading:
+            reading.identity = ''
+            yield reading
+
+    monkeypatch.setattr(endpoint.Chain, 'read', nameless)
+    killed = endpoint.FaultySink(place.sink(), endpoint.Faulty(14, kill))
+    with pytest.raises(Killed):
+        move(endpoint.Source(chains.BASE, backups), killed)
+    assert list(tmp_path.rglob('*.zst'))
+    other = dict.fromkeys(backups[0].content, b'?' * fake_ceph.BLOCK)
+    changed = dataclasses.replace(backups[0], content=other)
+    move(endpoint.Source(chains.BASE, [changed]), place.sink())
+    assert list(read(place, tmp_path).values()) == [other]
