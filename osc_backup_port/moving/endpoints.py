@@ -60,11 +60,11 @@ class Reading(abc.ABC):
     """One increment that is being read.
 
     :ivar increment: where it starts and leads to; without items
-    :ivar identity: tells it from every other one; empty: no note is left, so that nobody can go
-        on behind a mark later
+    :ivar identity: tells it from every other one; empty: nobody can go on with it later.  An
+        archive asks only whether there is one: so only where an increment of these names and
+        this size always has the same items
     :ivar seeks: a mark is an offset in the image, and reading can begin at any; else only at
-        one that :meth:`parts` gave.  True only where an increment of these names and this size
-        always has the same items: an archive goes on with it without asking for the identity
+        one that :meth:`parts` gave
     :ivar is_ordered: its items ascend; else they come in any order, each place once
     :ivar image: opened at the point that the increment leads to, where the source has images
     """
