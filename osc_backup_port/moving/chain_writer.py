@@ -128,6 +128,11 @@ class ChainWriter:
         if self._track is not None:
             self._track.finish()
 
+    def look_again(self) -> None:
+        """List the snapshots anew: an error, or a signal, may have come while one was made."""
+        self._snapshots = sorted(self._image.snapshots())
+        self._known_size = None
+
     def finish(self) -> None:
         """Leave HEAD at the newest backup."""
         self._lock.check()
@@ -139,8 +144,8 @@ class ChainWriter:
         """Take back what this writer added, as if it had not begun."""
         for name in reversed(self._made):
             self._image.remove_snapshot(name)
-        kept = [snapshot for snapshot in self._snapshots if snapshot.name not in self._made]
-        newest = ceph_driver.newest(kept)
+        self.look_again()
+        newest = ceph_driver.newest(self._snapshots)
         if newest is not None:
             self._image.roll_back(newest.name)
 

@@ -177,6 +177,7 @@ class Session(endpoints.Receiver):
             self._note(None)
             self._writer.undo()
         else:
+            self._writer.look_again()
             self.finish()
 
     def _note(self, text: str | None) -> None:
