@@ -22,6 +22,7 @@ import datetime
 import hashlib
 import itertools
 import logging
+import typing
 import uuid
 
 from osc_backup_port import errors, model
@@ -34,6 +35,24 @@ from osc_backup_port.moving.plan import State
 from osc_backup_port.transfer import metering
 
 LOG = logging.getLogger(__name__)
+
+
+class _Archived(typing.NamedTuple):
+    """What is to be known of a backup that is there.
+
+    :param start: the point that its increment starts from
+    """
+
+    path: str
+    start: str | None
+    name: str
+
+
+class _Seen(typing.NamedTuple):
+    """What was there of a chain: backups by their ids, and ids that dead runs began."""
+
+    archived: dict[str, _Archived]
+    started: frozenset[str]
 
 
 class Sink(endpoints.Sink):
@@ -50,40 +69,43 @@ class Sink(endpoints.Sink):
         self._store = store
         self._level = level
         self._is_marked = False
+        # Of each chain: to read it once more for the check takes long in a bucket.
+        self._seen: dict[str, _Seen] = {}
 
     def look(self, chain: endpoints.SourceChain) -> endpoints.Present:
         there = _read_image(self._store, chain.name)
-        points = {one.id: one.increment.to_snap for one in there.backups} if there else {}
-        return endpoints.Present(points, is_exact=True)
+        archived = {
+            one.id: _Archived(one.path, one.increment.from_snap, one.increment.to_snap)
+            for one in (there.backups if there else ())
+        }
+        self._seen[chain.name] = _Seen(archived, frozenset(_unfinished(there)))
+        names_of = {backup_id: one.name for backup_id, one in archived.items()}
+        return endpoints.Present(names_of, is_exact=True)
 
     def check(self, planned: plan.Plan) -> None:
         for chain in planned.chains:
             try:
-                self._check_chain(chain)
-            except errors.ForgedArchive:
-                raise
-            except errors.PortError as error:
+                self._check_chain(chain, self._seen[chain.name])
+            except errors.Conflict as error:
                 chain.fail(error, State.FAILED)
 
-    def _check_chain(self, chain: plan.ChainPlan) -> None:
-        there = _read_image(self._store, chain.name)
-        archived = {one.id: one for one in there.backups} if there else {}
-        for step in chain.steps:
-            if step.point.id in archived:
-                self._check_same(archived[step.point.id], step.point)
-                # The pool may not have any more what it starts from.
-                step.start = archived[step.point.id].increment.from_snap
-        started = _unfinished(there)
-        present = (step.point.id for step in chain.steps if not step.is_missing)
-        chain.has_leftovers = any(backup_id in started for backup_id in present)
-
-    def _check_same(self, archived: catalog.Backup, point: plan.Point) -> None:
+    def _check_chain(self, chain: plan.ChainPlan, seen: _Seen) -> None:
         """:raises Conflict: another backup of that id is in the archive"""
-        if point.is_head or archived.increment.to_snap == point.name:
+        for step in chain.steps:
+            there = seen.archived.get(step.point.id)
+            if there is not None:
+                self._check_same(there, step.point)
+                # The pool may not have any more what it starts from.
+                step.start = there.start
+                chain.has_leftovers |= step.point.id in seen.started
+
+    def _check_same(self, archived: _Archived, point: plan.Point) -> None:
+        """:raises Conflict: another backup of that id is in the archive"""
+        if point.is_head or archived.name == point.name:
             return
         raise errors.Conflict(
-            f'{self._store.name}/{archived.path}: holds snapshot {archived.increment.to_snap} of '
-            f'backup {point.id}, the pool has {point.name}.',
+            f'{self._store.name}/{archived.path}: holds snapshot {archived.name} of backup '
+            f'{point.id}, the pool has {point.name}.',
             'The backup was imported anew since; put it into another archive.',
         )
 
