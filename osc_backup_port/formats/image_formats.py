@@ -16,6 +16,7 @@ Each is a module of its own in :mod:`osc_backup_port.formats.image`, which has a
 It is found there by its place: a new format is a new module, and nothing else is touched.
 """
 
+import abc
 import dataclasses
 import enum
 import functools
@@ -58,20 +59,6 @@ class Incoming:
     increments: Iterator[model.Increment]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Outgoing:
-    """An image, or a part of one, that is written.
-
-    :param layout: its size, in bytes, is that of the last point
-    :param count: how many increments there are
-    :param increments: in order; each is used up before the next is taken; their items ascend
-    """
-
-    layout: model.ImageLayout
-    count: int
-    increments: Iterator[model.Increment]
-
-
 class ImageWriter(Protocol):
     """A file while it is written."""
 
@@ -84,31 +71,7 @@ class ImageWriter(Protocol):
         ...
 
 
-class OneIncrement:
-    """The writer of a format that holds one increment.
-
-    :param write: writes the whole of a stream, and finishes it
-    """
-
-    def __init__(
-        self,
-        write: Callable[[stream.Writer, Outgoing], None],
-        writer: stream.Writer,
-        layout: model.ImageLayout,
-    ) -> None:
-        self._write = write
-        self._writer = writer
-        self._layout = layout
-
-    def add(self, increment: model.Increment) -> None:
-        layout = dataclasses.replace(self._layout, size=increment.size)
-        self._write(self._writer, Outgoing(layout, 1, iter([increment])))
-
-    def finish(self) -> None:
-        pass
-
-
-class ImageFormat(Protocol):
+class ImageFormat(abc.ABC):
     """What a module in ``formats/image`` offers as ``FORMAT``.
 
     :ivar name: as ``--format`` takes it
@@ -119,24 +82,15 @@ class ImageFormat(Protocol):
         never is
     """
 
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def holds(self) -> Holds: ...
-
-    @property
-    def suffixes(self) -> tuple[str, ...]: ...
-
-    @property
-    def summary(self) -> str: ...
-
-    @property
-    def banners(self) -> tuple[bytes, ...]: ...
+    name: str
+    holds: Holds
+    summary: str
+    suffixes: tuple[str, ...] = ()
+    banners: tuple[bytes, ...] = ()
 
     def begins(self, head: bytes) -> bool:
         """Tell whether a stream of this format may begin with *head*, its first 512 bytes."""
-        ...
+        return head.startswith(self.banners)
 
     def image_size(self, reader: stream.Reader, size: int, may_have: Callable[[int], bool]) -> int:
         """Return how many bytes the volume in a stream has to have; nothing of it is read.
@@ -145,8 +99,10 @@ class ImageFormat(Protocol):
         :param may_have: tells whether the volume may have another size
         :raises InvalidInput: what tells the size is damaged, or cannot be read
         """
-        ...
+        del reader, may_have
+        return size
 
+    @abc.abstractmethod
     def read(self, reader: stream.Reader, size: int) -> Incoming:
         """Read the beginning of a stream; its increments read the rest.
 
@@ -155,8 +111,8 @@ class ImageFormat(Protocol):
             items are read
         :raises TruncatedStream: it ends too early; also while items are read
         """
-        ...
 
+    @abc.abstractmethod
     def begin(self, writer: stream.Writer, layout: model.ImageLayout, points: int) -> ImageWriter:
         """Begin to write.
 
@@ -165,7 +121,48 @@ class ImageFormat(Protocol):
         :raises InvalidInput: it cannot be written to such a file; also later
         :raises OSError: it cannot be written; also later
         """
-        ...
+
+
+class OneIncrement(ImageFormat):
+    """A format of which a file holds one increment."""
+
+    holds = Holds.INCREMENT
+
+    @abc.abstractmethod
+    def write(self, writer: stream.Writer, increment: model.Increment) -> None:
+        """Write the whole of a stream, and finish it."""
+
+    def begin(self, writer: stream.Writer, layout: model.ImageLayout, points: int) -> ImageWriter:
+        del layout, points
+        return _Single(self, writer)
+
+
+@dataclasses.dataclass
+class _Single:
+    """The writer of a format that holds one increment."""
+
+    _format: OneIncrement
+    _writer: stream.Writer
+
+    def add(self, increment: model.Increment) -> None:
+        self._format.write(self._writer, increment)
+
+    def finish(self) -> None:
+        """It was finished with its increment."""
+
+
+class OnePoint(OneIncrement):
+    """A format of which a file holds one point in time as a whole."""
+
+    holds = Holds.POINT
+
+    @abc.abstractmethod
+    def items(self, reader: stream.Reader, size: int) -> Iterator[model.Item]:
+        """Read the bytes of a volume of *size*."""
+
+    def read(self, reader: stream.Reader, size: int) -> Incoming:
+        whole = model.Increment(None, None, size, self.items(reader, size))
+        return Incoming(self.name, None, 1, iter([whole]))
 
 
 def get(name: str) -> ImageFormat:

@@ -27,8 +27,6 @@ from osc_backup_port import errors, model, units
 from osc_backup_port.formats import image_formats, strangers, stream
 
 RAW, RBD, RBD_DIFF = 'raw', 'rbd', 'rbd-diff'
-FORMATS = (RAW, RBD, RBD_DIFF)
-Incoming = image_formats.Incoming
 
 #: What comes before the data of an export or a diff is smaller than this, in all that is sane.
 _DESCRIPTION = 64 * units.KIB
@@ -105,17 +103,12 @@ def image_size(
     return image_formats.get(image_format).image_size(reader, size, may_have)
 
 
-def raw_size(reader: stream.Reader, size: int, may_have: Callable[[int], bool]) -> int:
-    """Return :func:`image_size` of a raw image."""
-    return image_size(reader, RAW, size, may_have)
-
-
 def open_stream(
     reader: stream.Reader,
     size: int,
     image_format: str | None = None,
     at_end: Callable[[], None] = lambda: None,
-) -> Incoming:
+) -> image_formats.Incoming:
     """Read the beginning of a stream.
 
     :param size: bytes of the image, which a raw stream does not tell

@@ -13,9 +13,10 @@
 """A raw image that something has compressed."""
 
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 from osc_backup_port import errors, model, units
-from osc_backup_port.formats import stream
+from osc_backup_port.formats import raw, stream
 
 PIECE = 4 * units.MIB
 
@@ -45,6 +46,23 @@ def read(reader: stream.Reader, size: int, unpack: Callable[[int], bytes]) -> It
             'The file belongs to another backup, or holds no raw image. If it holds an rbd export '
             'or diff: unpack it, and give that.',
         )
+
+
+class Compressor(Protocol):
+    """What zlib and zstandard compress with."""
+
+    def compress(self, data: bytes, /) -> bytes: ...
+
+    def flush(self) -> bytes: ...
+
+
+def write(writer: stream.Writer, increment: model.Increment, made: Compressor) -> None:
+    """Write an image as a whole, compressed."""
+    for data in raw.pieces(increment.items, increment.size):
+        if content := made.compress(data):
+            writer.write(content)
+    writer.write(made.flush())
+    writer.finish()
 
 
 def cut_short(reader: stream.Reader) -> errors.TruncatedStream:

@@ -16,6 +16,7 @@ import io
 import os
 import pathlib
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from hypothesis import strategies as st
 
@@ -46,7 +47,7 @@ def reader(content: bytes, piped: bool = False) -> stream.Reader:
     return stream.Reader(as_pipe(content) if piped else as_file(content), 'the-stream')
 
 
-def open_any(source: stream.Reader, size: int) -> incoming.Incoming:
+def open_any(source: stream.Reader, size: int) -> image_formats.Incoming:
     """Open a stream as what it begins as; here nobody hides one in a disk."""
     head, image_format = source.peek(16), incoming.RAW
     if head.startswith(rbd_export.BANNER):
@@ -81,15 +82,21 @@ def read_image(content: bytes, size: int = 0, piped: bool = False) -> list[Image
     return points
 
 
-def outgoing(items: Iterable[model.Item], size: int) -> image_formats.Outgoing:
+class Outgoing(NamedTuple):
+    """What is written, with the number of its increments."""
+
+    layout: model.ImageLayout
+    count: int
+    increments: Iterable[model.Increment]
+
+
+def outgoing(items: Iterable[model.Item], size: int) -> Outgoing:
     """Return one point of an image, from nothing."""
     whole = model.Increment(None, None, size, iter(items))
-    return image_formats.Outgoing(model.ImageLayout(size), 1, iter([whole]))
+    return Outgoing(model.ImageLayout(size), 1, iter([whole]))
 
 
-def write(
-    one: image_formats.ImageFormat, writer: stream.Writer, image: image_formats.Outgoing
-) -> None:
+def write(one: image_formats.ImageFormat, writer: stream.Writer, image: Outgoing) -> None:
     """Write a whole file."""
     made = one.begin(writer, image.layout, image.count)
     for increment in image.increments:

@@ -24,6 +24,8 @@ from tests.fakes import rbd
 from tests.unit import chains, streams
 from tests.unit.chains import BASE, IDS, SIZE
 
+FORMATS = (incoming.RAW, incoming.RBD, incoming.RBD_DIFF)
+
 
 @pytest.fixture
 def chain(cluster: fake_ceph.Cluster) -> chains.Chain:
@@ -103,7 +105,7 @@ def test_rbd_is_the_chain_up_to_the_backup(chain: chains.Chain, number: int) -> 
     assert (contents_of(file) == expected) is True
 
 
-@pytest.mark.parametrize('image_format', incoming.FORMATS)
+@pytest.mark.parametrize('image_format', FORMATS)
 def test_a_backup_without_a_snapshot_is_the_image(
     cluster: fake_ceph.Cluster, image_format: str
 ) -> None:
@@ -120,7 +122,7 @@ def test_a_backup_without_a_snapshot_is_the_image(
     assert (contents_of(file) == [content]) is True
 
 
-@pytest.mark.parametrize('image_format', incoming.FORMATS)
+@pytest.mark.parametrize('image_format', FORMATS)
 @pytest.mark.parametrize('trusted', [True, False])
 def test_without_an_object_map_that_can_be_trusted(
     chain: chains.Chain, image_format: str, trusted: bool
@@ -145,7 +147,7 @@ def test_snapshots_of_others_are_not_exported(cluster: fake_ceph.Cluster) -> Non
     assert [end for _, end, _ in points_of(file)] == [chains.snapshot(0), chains.snapshot(1), None]
 
 
-@pytest.mark.parametrize('image_format', incoming.FORMATS)
+@pytest.mark.parametrize('image_format', FORMATS)
 def test_a_volume_that_grew(cluster: fake_ceph.Cluster, image_format: str) -> None:
     chain = chains.make_chain(cluster, 1)
     stored = cluster.images[BASE]
@@ -206,7 +208,7 @@ def test_a_failing_read_ends_it(chain: chains.Chain) -> None:
 def test_nothing_in_the_pool_is_changed(chain: chains.Chain) -> None:
     before = chain.cluster.dump()
 
-    for image_format in incoming.FORMATS:
+    for image_format in FORMATS:
         chains.export(chain, 1, image_format)
 
     assert (chain.cluster.dump() == before) is True

@@ -50,33 +50,23 @@ from osc_backup_port import model
 from osc_backup_port.formats import image_formats, raw
 
 
-class Turned:
+class Turned(image_formats.OnePoint):
     name = 'turned'
-    holds = image_formats.Holds.POINT
     suffixes = ('.turned', '.ned')
     summary = 'each byte is turned over'
-    banners = ()
 
     def begins(self, head):
         return head.startswith(b'TURNED')
 
-    def image_size(self, reader, size, may_have):
-        return size
-
-    def read(self, reader, size):
+    def items(self, reader, size):
         reader.read_exactly(6)
         data = bytes(255 - byte for byte in reader.read_exactly(size))
-        whole = model.Increment(None, None, size, iter([model.Data(0, data)]))
-        return image_formats.Incoming(self.name, None, 1, iter([whole]))
+        return iter([model.Data(0, data)])
 
-    def begin(self, writer, layout, points):
-        return image_formats.OneIncrement(self._write, writer, layout)
-
-    def _write(self, writer, image):
+    def write(self, writer, increment):
         writer.write(b'TURNED')
-        for increment in image.increments:
-            for piece in raw.pieces(increment.items, image.layout.size):
-                writer.write(bytes(255 - byte for byte in piece))
+        for piece in raw.pieces(increment.items, increment.size):
+            writer.write(bytes(255 - byte for byte in piece))
         writer.finish()
 
 
@@ -200,7 +190,7 @@ class TestIncrements:
     def write(self, name: str, increments: Iterator[model.Increment], count: int) -> bytes:
         layout = model.ImageLayout(SIZE, features=61)
         with as_file(b'') as file:
-            outgoing = image_formats.Outgoing(layout, count, increments)
+            outgoing = streams.Outgoing(layout, count, increments)
             streams.write(image_formats.get(name), stream.Writer(file), outgoing)
             file.seek(0)
             return file.read()

@@ -286,7 +286,7 @@ def test_the_last_increment_ends_with_the_stream(content: bytes, piped: bool) ->
 
 def test_the_size_of_a_raw_image() -> None:
     def size_of(size: int, piped: bool) -> int:
-        return incoming.raw_size(reader(bytes(size), piped), SIZE, may_have)
+        return incoming.image_size(reader(bytes(size), piped), 'raw', SIZE, may_have)
 
     assert [size_of(size, False) for size in (3072, 3073, SIZE, 4097)] == [SIZE, 3073, SIZE, SIZE]
     assert size_of(3073, True) == SIZE

@@ -15,11 +15,11 @@
 import gzip
 import io
 import zlib
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from osc_backup_port import model, units
-from osc_backup_port.formats import image_formats, packed, raw, stream
+from osc_backup_port.formats import image_formats, packed, stream
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -33,42 +33,22 @@ _WITH_HEADER = 16 + zlib.MAX_WBITS
 _BUFFER = units.MIB
 
 
-class _Gzip:
+class _Gzip(image_formats.OnePoint):
     name = 'gzip'
-    holds = image_formats.Holds.POINT
     suffixes = ('.gz',)
     summary = 'a raw image, compressed with gzip'
-    banners = ()
 
     def begins(self, head: bytes) -> bool:
         return head.startswith(_MAGIC)
 
-    def image_size(self, reader: stream.Reader, size: int, may_have: Callable[[int], bool]) -> int:
-        del reader, may_have
-        # The end of a gzip file has the size, modulo 4 GiB, of its last member.
-        return size
+    def items(self, reader: stream.Reader, size: int) -> Iterator[model.Item]:
+        # Its end has a size, modulo 4 GiB and of its last member: that tells nothing.
+        return packed.read(reader, size, _Unpacker(reader).unpack)
 
-    def read(self, reader: stream.Reader, size: int) -> image_formats.Incoming:
-        items = packed.read(reader, size, _Unpacker(reader).unpack)
-        whole = model.Increment(None, None, size, items)
-        return image_formats.Incoming(self.name, None, 1, iter([whole]))
-
-    def begin(
-        self, writer: stream.Writer, layout: model.ImageLayout, points: int
-    ) -> image_formats.ImageWriter:
-        del points
-        return image_formats.OneIncrement(_write, writer, layout)
-
-
-def _write(writer: stream.Writer, image: image_formats.Outgoing) -> None:
-    # Not through GzipFile: it writes a good end also when it is left for an error.
-    made = zlib.compressobj(_LEVEL, zlib.DEFLATED, _WITH_HEADER)
-    for increment in image.increments:
-        for data in raw.pieces(increment.items, image.layout.size):
-            if content := made.compress(data):
-                writer.write(content)
-    writer.write(made.flush())
-    writer.finish()
+    def write(self, writer: stream.Writer, increment: model.Increment) -> None:
+        # Not through GzipFile: it writes a good end also when it is left for an error.
+        made = zlib.compressobj(_LEVEL, zlib.DEFLATED, _WITH_HEADER)
+        packed.write(writer, increment, made)
 
 
 class _Unpacker:

@@ -16,18 +16,16 @@ It is read and written by ourselves: see :mod:`osc_backup_port.formats.qcow2_rea
 is that of the file, which is read once more for it when it is written or read.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from osc_backup_port import errors, model, units
 from osc_backup_port.formats import image_formats, qcow2_read, qcow2_write, stream
 
 
-class _Qcow2:
+class _Qcow2(image_formats.OnePoint):
     name = 'qcow2'
-    holds = image_formats.Holds.POINT
     suffixes = ('.qcow2',)
     summary = 'a disk image of QEMU, not for pipes'
-    banners = ()
 
     def begins(self, head: bytes) -> bool:
         return head.startswith(qcow2_read.MAGIC)
@@ -36,7 +34,7 @@ class _Qcow2:
         told = qcow2_read.read_header(reader).size
         return told if may_have(told) else size
 
-    def read(self, reader: stream.Reader, size: int) -> image_formats.Incoming:
+    def items(self, reader: stream.Reader, size: int) -> Iterator[model.Item]:
         header = qcow2_read.read_header(reader)
         if header.size != size:
             raise errors.InvalidInput(
@@ -44,19 +42,10 @@ class _Qcow2:
                 f'image has {size} ({units.human_size(size)}).',
                 'The file belongs to another backup, or the disk was resized.',
             )
-        whole = model.Increment(None, None, size, qcow2_read.read(reader, header))
-        return image_formats.Incoming(self.name, None, 1, iter([whole]))
+        return qcow2_read.read(reader, header)
 
-    def begin(
-        self, writer: stream.Writer, layout: model.ImageLayout, points: int
-    ) -> image_formats.ImageWriter:
-        del points
-        return image_formats.OneIncrement(_write, writer, layout)
-
-
-def _write(writer: stream.Writer, image: image_formats.Outgoing) -> None:
-    for increment in image.increments:
-        qcow2_write.write(writer, increment.items, image.layout.size)
+    def write(self, writer: stream.Writer, increment: model.Increment) -> None:
+        qcow2_write.write(writer, increment.items, increment.size)
 
 
 FORMAT = _Qcow2()

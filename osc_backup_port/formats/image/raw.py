@@ -12,19 +12,16 @@
 
 """A raw image: byte N of the file is byte N of the volume."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from osc_backup_port import model
 from osc_backup_port.formats import image_formats, raw, stream
 
 
-class _Raw:
+class _Raw(image_formats.OnePoint):
     name = 'raw'
-    holds = image_formats.Holds.POINT
-    #: A name that ends in .img or .raw is given to anything.
-    suffixes = ()
+    # A name that ends in .img or .raw is given to anything, so that none tells it.
     summary = 'the volume, byte for byte, as a sparse file'
-    banners = ()
 
     def begins(self, head: bytes) -> bool:
         del head
@@ -34,19 +31,10 @@ class _Raw:
         total = reader.size
         return size if total is None or not may_have(total) else total
 
-    def read(self, reader: stream.Reader, size: int) -> image_formats.Incoming:
-        whole = model.Increment(None, None, size, raw.read(reader, size))
-        return image_formats.Incoming(self.name, None, 1, iter([whole]))
+    def items(self, reader: stream.Reader, size: int) -> Iterator[model.Item]:
+        return raw.read(reader, size)
 
-    def begin(
-        self, writer: stream.Writer, layout: model.ImageLayout, points: int
-    ) -> image_formats.ImageWriter:
-        del points
-        return image_formats.OneIncrement(_write, writer, layout)
-
-
-def _write(writer: stream.Writer, image: image_formats.Outgoing) -> None:
-    for increment in image.increments:
+    def write(self, writer: stream.Writer, increment: model.Increment) -> None:
         raw.write(writer, increment.items, increment.size)
 
 

@@ -13,25 +13,17 @@
 """The rbd export format 2: what ``rbd export --export-format 2`` writes."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from osc_backup_port import items, model
 from osc_backup_port.formats import image_formats, rbd_diff, rbd_export, stream
 
 
-class _Rbd:
+class _Rbd(image_formats.ImageFormat):
     name = 'rbd'
     holds = image_formats.Holds.CHAIN
-    suffixes = ()
     summary = 'the chain up to this backup, with its snapshots, for "rbd import --export-format 2"'
     banners = (rbd_export.BANNER,)
-
-    def begins(self, head: bytes) -> bool:
-        return head.startswith(self.banners)
-
-    def image_size(self, reader: stream.Reader, size: int, may_have: Callable[[int], bool]) -> int:
-        del reader, may_have
-        return size
 
     def read(self, reader: stream.Reader, size: int) -> image_formats.Incoming:
         del size

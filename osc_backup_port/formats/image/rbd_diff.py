@@ -12,42 +12,25 @@
 
 """The rbd diff format 1: what ``rbd export-diff`` writes and ``rbd import-diff`` reads."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from osc_backup_port import items, model
 from osc_backup_port.formats import image_formats, rbd_diff, stream
 
 
-class _RbdDiff:
+class _RbdDiff(image_formats.OneIncrement):
     name = 'rbd-diff'
-    holds = image_formats.Holds.INCREMENT
-    suffixes = ()
     summary = 'this backup, or the way to it from another, for "rbd import-diff"'
     banners = tuple(rbd_diff.BANNERS.values())
-
-    def begins(self, head: bytes) -> bool:
-        return head.startswith(self.banners)
-
-    def image_size(self, reader: stream.Reader, size: int, may_have: Callable[[int], bool]) -> int:
-        del reader, may_have
-        return size
 
     def read(self, reader: stream.Reader, size: int) -> image_formats.Incoming:
         del size
         return image_formats.Incoming(self.name, None, 1, _read(reader))
 
-    def begin(
-        self, writer: stream.Writer, layout: model.ImageLayout, points: int
-    ) -> image_formats.ImageWriter:
-        del points
-        return image_formats.OneIncrement(_write, writer, layout)
-
-
-def _write(writer: stream.Writer, image: image_formats.Outgoing) -> None:
-    for increment in image.increments:
+    def write(self, writer: stream.Writer, increment: model.Increment) -> None:
         for piece in rbd_diff.encode(items.without_needless_zeros(increment)):
             writer.write(piece)
-    writer.finish()
+        writer.finish()
 
 
 def _read(reader: stream.Reader) -> Iterator[model.Increment]:

@@ -19,10 +19,10 @@ Source: RFC 8878, "Zstandard Compression and the 'application/zstd' Media Type".
 """
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from osc_backup_port import errors, model, units
-from osc_backup_port.formats import image_formats, packed, raw, stream
+from osc_backup_port.formats import image_formats, packed, stream
 
 _MAGIC = b'\x28\xb5\x2f\xfd'
 _SKIPPABLE = range(0x184D2A50, 0x184D2A60)
@@ -36,46 +36,25 @@ _CONTENT_SIZE = (0, 2, 4, 8)
 _RLE = 1
 
 
-class _Zstd:
+class _Zstd(image_formats.OnePoint):
     name = 'zstd'
-    holds = image_formats.Holds.POINT
     suffixes = ('.zst', '.zstd')
     summary = 'a raw image, compressed with zstd'
-    banners = ()
 
     def begins(self, head: bytes) -> bool:
         return head.startswith(_MAGIC) or _is_skippable(head[:4])
 
-    def image_size(self, reader: stream.Reader, size: int, may_have: Callable[[int], bool]) -> int:
-        del reader, may_have
-        # A frame may tell its own size, and another one may follow.
-        return size
+    def items(self, reader: stream.Reader, size: int) -> Iterator[model.Item]:
+        # A frame may tell its own size, and another one may follow: that tells nothing.
+        return packed.read(reader, size, _Pieces(_blocks(reader)).take)
 
-    def read(self, reader: stream.Reader, size: int) -> image_formats.Incoming:
-        items = packed.read(reader, size, _Pieces(_blocks(reader)).take)
-        whole = model.Increment(None, None, size, items)
-        return image_formats.Incoming(self.name, None, 1, iter([whole]))
+    def write(self, writer: stream.Writer, increment: model.Increment) -> None:
+        # Not at the top: whoever does not need it does not wait for it.
+        import zstandard
 
-    def begin(
-        self, writer: stream.Writer, layout: model.ImageLayout, points: int
-    ) -> image_formats.ImageWriter:
-        del points
-        return image_formats.OneIncrement(_write, writer, layout)
-
-
-def _write(writer: stream.Writer, image: image_formats.Outgoing) -> None:
-    # Not at the top: whoever does not need it does not wait for it.
-    import zstandard
-
-    size = image.layout.size
-    # The checksum is at the end of the frame, of all that was compressed.
-    made = zstandard.ZstdCompressor(_LEVEL, write_checksum=True).compressobj(size)
-    for increment in image.increments:
-        for data in raw.pieces(increment.items, size):
-            if content := made.compress(data):
-                writer.write(content)
-    writer.write(made.flush())
-    writer.finish()
+        # The checksum is at the end of the frame, of all that was compressed.
+        compressor = zstandard.ZstdCompressor(_LEVEL, write_checksum=True)
+        packed.write(writer, increment, compressor.compressobj(increment.size))
 
 
 class _Pieces:
